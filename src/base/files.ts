@@ -1,0 +1,74 @@
+// Files that are whole or not there: folders and files are written beside their place and renamed into it.
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+
+const marker = '.partial-';
+
+/** Folders and files being written right now, removed when the process is told to end. */
+const pending = new Set<string>();
+let hooked = false;
+
+function hookExit(): void {
+  if (hooked) return;
+  hooked = true;
+  process.once('exit', () => {
+    for (const path of pending) rmSync(path, { recursive: true, force: true });
+  });
+}
+
+/** True when the process that began this partial path is gone. */
+function abandoned(path: string): boolean {
+  const pid = Number(path.split(marker)[1]?.split('-')[0]);
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  if (pid === process.pid) return !pending.has(path);
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ESRCH';
+  }
+}
+
+/**
+ * Calls `write` with a fresh folder beside `target`, then renames it to `target` (replacing what was there). When `write` throws, nothing stays behind.
+ * Leftovers of processes that were killed are swept first.
+ */
+export async function writeFolder<Result>(target: string, write: (folder: string) => Promise<Result>): Promise<Result> {
+  hookExit();
+  const parent = dirname(target);
+  mkdirSync(parent, { recursive: true });
+  const prefix = `.${basename(target)}${marker}`;
+  for (const name of readdirSync(parent)) {
+    if (name.startsWith(prefix) && abandoned(join(parent, name)))
+      rmSync(join(parent, name), { recursive: true, force: true });
+  }
+  const partial = join(parent, `${prefix}${process.pid}-${randomBytes(4).toString('hex')}`);
+  pending.add(partial);
+  try {
+    mkdirSync(partial);
+    const result = await write(partial);
+    if (existsSync(target)) {
+      const old = `${partial}-old`;
+      pending.add(old);
+      renameSync(target, old);
+      renameSync(partial, target);
+      rmSync(old, { recursive: true, force: true });
+      pending.delete(old);
+    } else {
+      renameSync(partial, target);
+    }
+    return result;
+  } finally {
+    rmSync(partial, { recursive: true, force: true });
+    pending.delete(partial);
+  }
+}
+
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+export function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+}

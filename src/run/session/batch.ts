@@ -1,0 +1,75 @@
+// What one step computes: T tokens of R requests, packed without padding. A request in its context phase brings many tokens, one in its
+// generation phase one. The same shape goes to every target.
+
+/** Ragged input of one step. Arrays may be longer than needed; the counts say how much is used. */
+export interface Batch {
+  readonly numTokens: number;
+  readonly numRequests: number;
+  readonly numLogits: number;
+  /** [T] token ids, request after request. */
+  readonly tokens: Int32Array;
+  /** [T] position of each token in its sequence, from 0. */
+  readonly positions: Int32Array;
+  /** [R + 1] where each request's tokens begin in `tokens`; the last entry is T. */
+  readonly requestOffsets: Int32Array;
+  /** [R] tokens of each sequence in the KV cache after this step (past + new). */
+  readonly contextLengths: Int32Array;
+  /** [R, maxBlocksPerSequence] block ids of each sequence's KV cache, row-major; entries past the sequence's end are ignored. */
+  readonly blockTables: Int32Array;
+  /** [T] where each token's key and value go: block id × tokensPerBlock + offset in the block. */
+  readonly cacheSlots: Int32Array;
+  /** [L] indices into `tokens` of the rows that want logits, ascending. */
+  readonly logitsRows: Int32Array;
+  /** [L] how each row with logits is sampled. */
+  readonly sampling: SamplingRows;
+}
+
+/** One entry a logits row. */
+export interface SamplingRows {
+  /** 0 = greedy. */
+  readonly temperature: Float32Array;
+  /** 0 = off. */
+  readonly topK: Int32Array;
+  /** 1 = off. */
+  readonly topP: Float32Array;
+  /** 0 = off. */
+  readonly minP: Float32Array;
+  /** [L] key of the counter-based generator (Philox 4x32-10), low and high word. */
+  readonly seedLow: Uint32Array;
+  readonly seedHigh: Uint32Array;
+  /** Counter of the generator: the index of the token to be sampled in its sequence, so that a seed gives the same tokens in any batch. */
+  readonly counter: Uint32Array;
+}
+
+/** Limits a session was built with. */
+export interface SessionLimits {
+  /** R of a step at most. */
+  readonly maxBatchSize: number;
+  /** T of a step at most. */
+  readonly maxNumTokens: number;
+  /** L of a step at most. */
+  readonly maxNumLogits: number;
+  /** Tokens of a sequence at most, prompt and output together. */
+  readonly maxSeqLen: number;
+  readonly tokensPerBlock: number;
+  readonly maxBlocksPerSequence: number;
+  /** Blocks in the KV pool. */
+  readonly numBlocks: number;
+  readonly vocabSize: number;
+}
+
+/**
+ * An engine opened on a device. A step is `forward` (the model, up to the logits) and then `sample`; between them the logits may be read or changed by the host.
+ * Calls are made one after the other.
+ */
+export interface Session extends AsyncDisposable {
+  readonly limits: SessionLimits;
+  /** Computes the step; afterwards logits of the batch's L rows are on the device. */
+  forward(batch: Batch): Promise<void>;
+  /** Copies the L rows' logits to the host: [L, vocabSize] float32. */
+  readLogits(): Promise<Float32Array>;
+  /** Replaces the L rows' logits on the device. */
+  writeLogits(logits: Float32Array): Promise<void>;
+  /** Samples one token a logits row as `batch.sampling` says: [L] token ids and their log-probabilities (of the unprocessed distribution). */
+  sample(): Promise<{ tokens: Int32Array; logprobs: Float32Array }>;
+}
