@@ -8,7 +8,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^typert$/, replacement: entry('index.js') },
-      { find: /^typert\/nn$/, replacement: entry('define/nn/index.js') },
+      { find: /^typert\/nn$/, replacement: entry('define/index.js') },
       { find: /^typert\/graph$/, replacement: entry('define/graph/index.js') },
       { find: /^typert\/engine$/, replacement: entry('compile/index.js') },
       { find: /^typert\/executor$/, replacement: entry('run/executor/index.js') },

@@ -18,7 +18,7 @@ export interface Batch {
   readonly blockTables: Int32Array;
   /** [T] where each token's key and value go: block id × tokensPerBlock + offset in the block. */
   readonly cacheSlots: Int32Array;
-  /** [L] indices into `tokens` of the rows that want logits, ascending. */
+  /** [L] indices into `tokens` of the rows that want logits, never descending; an index stands several times where several samples are drawn from one row. */
   readonly logitsRows: Int32Array;
   /** [L] how each row with logits is sampled. */
   readonly sampling: SamplingRows;
@@ -64,6 +64,10 @@ export interface SessionLimits {
  */
 export interface Session extends AsyncDisposable {
   readonly limits: SessionLimits;
+  /**
+   * Copies whole KV blocks `from[i]` → `to[i]`, of every layer, before the next `forward` (copy-on-write of shared blocks). All targets differ, and none is a source.
+   */
+  copyBlocks(from: Int32Array, to: Int32Array): Promise<void>;
   /** Computes the step; afterwards logits of the batch's L rows are on the device. */
   forward(batch: Batch): Promise<void>;
   /** Copies the L rows' logits to the host: [L, vocabSize] float32. */

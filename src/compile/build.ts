@@ -1,0 +1,128 @@
+// Checkpoint → engine: the whole line of the compiler in one place.
+import type { FloatDType } from '../base/dtype.ts';
+import { CompileError } from '../base/errors.ts';
+import { type Progress, silent } from '../base/progress.ts';
+import { version } from '../base/version.ts';
+import type { Checkpoint } from '../define/checkpoint/tensors.ts';
+import type { Graph } from '../define/graph/graph.ts';
+import { bindModel, enginePolicy, identify, type KnownModel } from '../define/models/bind.ts';
+import { toTypertConfig } from '../define/models/typert-checkpoint.ts';
+import { traceModel } from '../define/nn/trace.ts';
+import type { Plan } from '../targets/plan.ts';
+import type { Target } from '../targets/target.ts';
+import { type EngineConfig, engineVersion } from './engine/schema.ts';
+import { writeEngine } from './engine/write.ts';
+import type { Arena } from './memory.ts';
+import { runPipeline } from './pipeline.ts';
+import { makePlan } from './plan.ts';
+
+/** What a user may set; the rest follows from the model. TensorRT-LLM's build config, in camelCase. */
+export interface BuildConfig {
+  /** Dtype of activations; 'auto': the checkpoint's, where the target gains by it. */
+  readonly dtype?: FloatDType | 'auto';
+  /** Requests in one step. Default 64. */
+  readonly maxBatchSize?: number;
+  /** Tokens in one step. Default 2048, or maxSeqLen where that is less. */
+  readonly maxNumTokens?: number;
+  /** Tokens of one sequence. Default: the model's own limit, at most 32768. */
+  readonly maxSeqLen?: number;
+  /** Tokens in one block of the KV cache: a power of two. Default 32. */
+  readonly tokensPerBlock?: number;
+}
+
+/** A model brought to a plan, with what was made on the way. */
+export interface Compiled {
+  readonly model: KnownModel;
+  readonly dtype: FloatDType;
+  readonly maxSeqLen: number;
+  readonly plan: Plan;
+  readonly arena: Arena;
+  /** The graph as traced, then after each pass, by name. */
+  readonly stages: ReadonlyMap<string, Graph>;
+  /** The last stage. */
+  readonly graph: Graph;
+}
+
+const defaultSeqLen = 32768;
+
+function positive(name: string, value: number): number {
+  if (!Number.isInteger(value) || value < 1)
+    throw new CompileError('not a size', { where: name, expected: 'a positive integer', got: String(value) });
+  return value;
+}
+
+/** Compiles a checkpoint's model for a target; no weights are read, only their names, dtypes and shapes. */
+export function compile(checkpoint: Checkpoint, target: Target, build: BuildConfig = {}): Compiled {
+  const model = identify(checkpoint);
+  const { config } = model;
+  const dtype = build.dtype === undefined || build.dtype === 'auto' ? target.computeDType(config.dtype) : build.dtype;
+  const maxSeqLen = positive('maxSeqLen', build.maxSeqLen ?? Math.min(config.maxPositionEmbeddings, defaultSeqLen));
+  const maxBatchSize = positive('maxBatchSize', build.maxBatchSize ?? 64);
+  const maxNumTokens = positive(
+    'maxNumTokens',
+    build.maxNumTokens ?? Math.max(Math.min(2048, maxSeqLen), maxBatchSize),
+  );
+  const tokensPerBlock = positive('tokensPerBlock', build.tokensPerBlock ?? 32);
+  if ((tokensPerBlock & (tokensPerBlock - 1)) !== 0)
+    throw new CompileError('not a block size', {
+      where: 'tokensPerBlock',
+      expected: 'a power of two',
+      got: String(tokensPerBlock),
+    });
+  if (maxNumTokens < maxBatchSize) {
+    throw new CompileError('a step must hold a token of every request', {
+      where: 'maxNumTokens',
+      expected: `at least maxBatchSize (${maxBatchSize})`,
+      got: String(maxNumTokens),
+    });
+  }
+  const maxBlocksPerSequence = Math.ceil(maxSeqLen / tokensPerBlock);
+  const stages = new Map<string, Graph>();
+  const bound = bindModel(model, checkpoint, maxSeqLen, enginePolicy(dtype, target.keepsBlocks));
+  const traced = traceModel(bound, { name: config.architecture, dtype, maxBlocksPerSequence });
+  stages.set('trace', traced);
+  const graph = runPipeline(traced, (pass, after) => stages.set(pass.name, after));
+  const limits = { maxBatchSize, maxNumTokens, maxNumLogits: Math.max(maxBatchSize, Math.min(64, maxNumTokens)) };
+  const { plan, arena } = makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence });
+  return { model, dtype, maxSeqLen, plan, arena, stages, graph };
+}
+
+export interface BuildOptions {
+  readonly checkpoint: Checkpoint;
+  readonly target: Target;
+  readonly engineDir: string;
+  readonly build?: BuildConfig;
+  readonly progress?: Progress;
+}
+
+/** Builds an engine folder. Returns what was compiled and the bytes written. */
+export async function buildEngine({
+  checkpoint,
+  target,
+  engineDir,
+  build = {},
+  progress = silent,
+}: BuildOptions): Promise<Compiled & { readonly bytes: number }> {
+  const compiled = compile(checkpoint, target, build);
+  const { model, dtype, maxSeqLen, plan, graph } = compiled;
+  const config: EngineConfig = {
+    version: engineVersion,
+    producer: { name: 'typert', version: version },
+    pretrained_config: toTypertConfig(model.config) as EngineConfig['pretrained_config'],
+    build_config: {
+      target: target.name,
+      dtype,
+      max_batch_size: plan.limits.maxBatchSize,
+      max_num_tokens: plan.limits.maxNumTokens,
+      max_seq_len: maxSeqLen,
+      max_num_logits: plan.limits.maxNumLogits,
+      tokens_per_block: plan.tokensPerBlock,
+    },
+  };
+  const bytes = await writeEngine(
+    engineDir,
+    { config, plan, weights: graph.weights, tensors: checkpoint.tensors, assets: checkpoint.assets },
+    progress,
+  );
+  return { ...compiled, bytes };
+}

@@ -1,0 +1,69 @@
+// Writes an engine folder, beside its place and renamed into it: config.json, rank0.engine (a safetensors file) and the text assets.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { byteLength, dtypes, isBlockDType } from '../../base/dtype.ts';
+import { EngineError } from '../../base/errors.ts';
+import { writeFolder } from '../../base/files.ts';
+import type { Progress } from '../../base/progress.ts';
+import { castTensor } from '../../define/checkpoint/cast.ts';
+import { type TensorToWrite, writeSafetensors } from '../../define/checkpoint/safetensors-write.ts';
+import type { TensorSource } from '../../define/checkpoint/tensors.ts';
+import { readWeight } from '../../define/checkpoint/weights.ts';
+import type { GraphWeight } from '../../define/graph/graph.ts';
+import type { Plan } from '../../targets/plan.ts';
+import { type EngineConfig, engineVersion, metadataKeys } from './schema.ts';
+
+export interface EngineParts {
+  readonly config: EngineConfig;
+  readonly plan: Plan;
+  readonly weights: readonly GraphWeight[];
+  readonly tensors: TensorSource;
+  readonly assets: ReadonlyMap<string, string>;
+}
+
+/** A weight as a safetensors tensor; block formats are bytes, a row of blocks a row. */
+function entry(weight: GraphWeight): TensorToWrite & { weight: GraphWeight } {
+  const { name, dtype, shape } = weight.value;
+  const dims = shape as readonly number[];
+  const bytes = byteLength(
+    dtype,
+    dims.reduce((a, b) => a * b, 1),
+  );
+  const stored = isBlockDType(dtype) ? [...dims.slice(0, -1), byteLength(dtype, dims.at(-1)!)] : dims;
+  return { name, dtype: dtypes[dtype].safetensors, shape: stored, bytes, weight };
+}
+
+/** Returns the bytes written. When it fails (a full disk, a damaged checkpoint) no trace is left. */
+export async function writeEngine(
+  engineDir: string,
+  { config, plan, weights, tensors, assets }: EngineParts,
+  progress: Progress,
+): Promise<number> {
+  const entries = weights.map(entry);
+  const total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
+  let done = 0;
+  return await writeFolder(engineDir, async (folder) => {
+    const metadata = { [metadataKeys.version]: String(engineVersion), [metadataKeys.plan]: JSON.stringify(plan) };
+    const written = await writeSafetensors(
+      join(folder, 'rank0.engine'),
+      entries,
+      metadata,
+      ({ name, bytes, weight }) => {
+        done += bytes;
+        progress({ task: 'write engine', done, total, unit: 'bytes', item: name });
+        return castTensor(readWeight(weight.from, tensors), weight.value.dtype).data;
+      },
+    );
+    try {
+      writeFileSync(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`);
+      for (const [name, content] of assets) writeFileSync(join(folder, name), content);
+    } catch (error) {
+      throw new EngineError('cannot be written', {
+        where: engineDir,
+        cause: error,
+        remedy: 'Check free space and permissions',
+      });
+    }
+    return written;
+  });
+}

@@ -1,0 +1,10 @@
+// What a pass is.
+import type { Graph } from '../define/graph/graph.ts';
+
+/** A pure, named rewriting of the graph. Passes know ops, never models. */
+export interface Pass {
+  readonly name: string;
+  /** One sentence for `typert inspect`. */
+  readonly does: string;
+  readonly run: (graph: Graph) => Graph;
+}

@@ -1,0 +1,230 @@
+// How an engine's weight is made from a checkpoint's tensors: a small expression, kept symbolic until the weight is written, so that
+// merging, splitting and transposing cost no memory before and one tensor at a time then.
+import { byteLength, type DType, dtypes, isBlockDType } from '../../base/dtype.ts';
+import { CheckpointError } from '../../base/errors.ts';
+import { castTensor } from './cast.ts';
+import type { TensorData, TensorSource } from './tensors.ts';
+
+export type WeightExpr =
+  /** A tensor of the checkpoint, by name. */
+  | { readonly kind: 'source'; readonly name: string }
+  /** Joins along `axis`. */
+  | { readonly kind: 'concat'; readonly axis: number; readonly parts: readonly WeightExpr[] }
+  /** Joins along a new first axis. */
+  | { readonly kind: 'stack'; readonly parts: readonly WeightExpr[] }
+  /** Rows [`start`, `end`) along `axis`. */
+  | {
+      readonly kind: 'slice';
+      readonly axis: number;
+      readonly start: number;
+      readonly end: number;
+      readonly of: WeightExpr;
+    }
+  /** Same elements in the same order under another shape. */
+  | { readonly kind: 'reshape'; readonly shape: readonly number[]; readonly of: WeightExpr }
+  /** Swaps the last two axes. */
+  | { readonly kind: 'transpose'; readonly of: WeightExpr }
+  /** Numbers known at build, float32 (rotary frequencies, ALiBi slopes). */
+  | { readonly kind: 'values'; readonly shape: readonly number[]; readonly values: readonly number[] };
+
+export const source = (name: string): WeightExpr => ({ kind: 'source', name });
+export const concat = (axis: number, parts: readonly WeightExpr[]): WeightExpr => ({ kind: 'concat', axis, parts });
+export const stack = (parts: readonly WeightExpr[]): WeightExpr => ({ kind: 'stack', parts });
+export const slice = (of: WeightExpr, axis: number, start: number, end: number): WeightExpr => ({
+  kind: 'slice',
+  axis,
+  start,
+  end,
+  of,
+});
+export const reshape = (of: WeightExpr, shape: readonly number[]): WeightExpr => ({ kind: 'reshape', shape, of });
+export const transpose = (of: WeightExpr): WeightExpr => ({ kind: 'transpose', of });
+export const values = (data: readonly number[], shape: readonly number[] = [data.length]): WeightExpr => ({
+  kind: 'values',
+  shape,
+  values: data,
+});
+
+interface Meta {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+const count = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
+
+/** The stored dtype and shape an expression will have, without reading data. Throws CheckpointError when a tensor is missing or shapes do not fit. */
+export function weightMeta(expr: WeightExpr, from: TensorSource): Meta {
+  switch (expr.kind) {
+    case 'source': {
+      const info = from.tensors.get(expr.name);
+      if (info === undefined) {
+        throw new CheckpointError('missing tensor', {
+          where: from.label,
+          expected: `a tensor named ${expr.name}`,
+          got: `${from.tensors.size} other tensors`,
+          remedy: 'The checkpoint is incomplete or of another architecture than its config says',
+        });
+      }
+      return info;
+    }
+    case 'concat': {
+      const metas = expr.parts.map((part) => weightMeta(part, from));
+      const first = metas[0]!;
+      for (const meta of metas) {
+        if (
+          meta.shape.length !== first.shape.length ||
+          meta.shape.some((n, i) => i !== expr.axis && n !== first.shape[i])
+        ) {
+          throw new CheckpointError('tensors do not join', {
+            where: from.label,
+            expected: `[${first.shape}] but for axis ${expr.axis}`,
+            got: `[${meta.shape}]`,
+          });
+        }
+      }
+      const shape = first.shape.map((n, i) =>
+        i === expr.axis ? metas.reduce((sum, meta) => sum + meta.shape[i]!, 0) : n,
+      );
+      return { dtype: commonDType(metas.map((meta) => meta.dtype)), shape };
+    }
+    case 'stack': {
+      const metas = expr.parts.map((part) => weightMeta(part, from));
+      return { dtype: commonDType(metas.map((meta) => meta.dtype)), shape: [expr.parts.length, ...metas[0]!.shape] };
+    }
+    case 'slice': {
+      const { dtype, shape } = weightMeta(expr.of, from);
+      if (expr.axis >= shape.length || expr.end > shape[expr.axis]!) {
+        throw new CheckpointError('tensor is too small', {
+          where: `${from.label}: ${describe(expr.of)}`,
+          expected: `at least ${expr.end} along axis ${expr.axis}`,
+          got: `[${shape}]`,
+        });
+      }
+      const blocked = isBlockDType(dtype) && expr.axis === shape.length - 1;
+      const size = dtypes[dtype].blockSize;
+      const aligned = !blocked || (expr.start % size === 0 && expr.end % size === 0);
+      return {
+        dtype: aligned ? dtype : 'float32',
+        shape: shape.map((n, i) => (i === expr.axis ? expr.end - expr.start : n)),
+      };
+    }
+    case 'reshape': {
+      const { dtype, shape } = weightMeta(expr.of, from);
+      if (count(shape) !== count(expr.shape)) {
+        throw new CheckpointError('wrong shape', {
+          where: `${from.label}: ${describe(expr.of)}`,
+          expected: `${count(expr.shape)} elements for [${expr.shape}]`,
+          got: `[${shape}]`,
+        });
+      }
+      return {
+        dtype: isBlockDType(dtype) && expr.shape.at(-1)! % dtypes[dtype].blockSize !== 0 ? 'float32' : dtype,
+        shape: expr.shape,
+      };
+    }
+    case 'transpose': {
+      const { dtype, shape } = weightMeta(expr.of, from);
+      return {
+        dtype: isBlockDType(dtype) ? 'float32' : dtype,
+        shape: [...shape.slice(0, -2), shape.at(-1)!, shape.at(-2)!],
+      };
+    }
+    case 'values':
+      return { dtype: 'float32', shape: expr.shape };
+    default:
+      return expr satisfies never;
+  }
+}
+
+/** What joined tensors are stored in: their own type when they agree, else float32, which holds every one of them exactly. */
+function commonDType(list: readonly DType[]): DType {
+  return list.every((dtype) => dtype === list[0]) ? list[0]! : 'float32';
+}
+
+/** Names the source tensors of an expression, for messages. */
+export function describe(expr: WeightExpr): string {
+  if (expr.kind === 'source') return expr.name;
+  if (expr.kind === 'values') return 'computed values';
+  return 'parts' in expr ? expr.parts.map(describe).join(' + ') : describe(expr.of);
+}
+
+/** Computes a weight. Memory: the result plus at most its largest part. */
+export function readWeight(expr: WeightExpr, from: TensorSource): TensorData {
+  const meta = weightMeta(expr, from);
+  const { dtype, shape } = meta;
+  switch (expr.kind) {
+    case 'source':
+      return { dtype, shape, data: from.read(expr.name) };
+    case 'values':
+      return { dtype, shape, data: new Uint8Array(Float32Array.from(expr.values).buffer) };
+    case 'reshape':
+      return { dtype, shape, data: castTensor(readWeight(expr.of, from), dtype).data };
+    case 'stack': {
+      const data = new Uint8Array(byteLength(dtype, count(shape)));
+      let at = 0;
+      for (const part of expr.parts) {
+        const bytes = castTensor(readWeight(part, from), dtype).data;
+        data.set(bytes, at);
+        at += bytes.length;
+      }
+      return { dtype, shape, data };
+    }
+    case 'concat': {
+      // Row-major: the axes before `axis` count runs, one of each part in turn.
+      const runs = count(shape.slice(0, expr.axis));
+      const runBytes = byteLength(dtype, count(shape.slice(expr.axis)));
+      const data = new Uint8Array(runs * runBytes);
+      let at = 0;
+      for (const part of expr.parts) {
+        const bytes = castTensor(readWeight(part, from), dtype).data;
+        const size = bytes.length / runs;
+        for (let run = 0; run < runs; run++)
+          data.set(bytes.subarray(run * size, (run + 1) * size), run * runBytes + at);
+        at += size;
+      }
+      return { dtype, shape, data };
+    }
+    case 'slice':
+      return sliceWeight(expr, from, meta);
+    case 'transpose': {
+      const of = castTensor(readWeight(expr.of, from), dtype);
+      return { dtype, shape, data: transposeBytes(of.data, of.shape, dtypes[dtype].blockBytes) };
+    }
+    default:
+      return expr satisfies never;
+  }
+}
+
+function sliceWeight(
+  expr: Extract<WeightExpr, { kind: 'slice' }>,
+  from: TensorSource,
+  { dtype, shape }: Meta,
+): TensorData {
+  const inner = weightMeta(expr.of, from);
+  const runs = count(inner.shape.slice(0, expr.axis));
+  const rowElements = count(inner.shape.slice(expr.axis + 1));
+  const rowBytes = byteLength(dtype, rowElements * (expr.end - expr.start));
+  const offset = byteLength(dtype, rowElements * expr.start);
+  if (expr.of.kind === 'source' && runs === 1 && inner.dtype === dtype) {
+    return { dtype, shape, data: from.read(expr.of.name, offset, rowBytes) };
+  }
+  const whole = castTensor(readWeight(expr.of, from), dtype).data;
+  const runBytes = whole.length / runs;
+  const data = new Uint8Array(runs * rowBytes);
+  for (let run = 0; run < runs; run++)
+    data.set(whole.subarray(run * runBytes + offset, run * runBytes + offset + rowBytes), run * rowBytes);
+  return { dtype, shape, data };
+}
+
+function transposeBytes(bytes: Uint8Array, shape: readonly number[], size: number): Uint8Array {
+  const [rows, cols] = [shape.at(-2)!, shape.at(-1)!];
+  const out = new Uint8Array(bytes.length);
+  const View = size === 1 ? Uint8Array : size === 2 ? Uint16Array : size === 4 ? Uint32Array : BigUint64Array;
+  const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  const from = new View(aligned.buffer as ArrayBuffer, aligned.byteOffset, bytes.length / size);
+  const to = new View(out.buffer, 0, out.length / size);
+  for (let base = 0; base < from.length; base += rows * cols) {
+    for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) to[base + c * rows + r] = from[base + r * cols + c]!;
+  }
+  return out;
+}

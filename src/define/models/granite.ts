@@ -1,0 +1,50 @@
+// Granite 3 (IBM 2024): Llama with four factors: on embeddings, scores, residuals and logits.
+import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
+import {
+  type DecoderConfig,
+  decoderAttention,
+  decoderConfig,
+  gatedMlp,
+  layersOf,
+  llamaWeights,
+  rmsNorm,
+} from './decoder-config.ts';
+import type { ModelDefinition } from './registry.ts';
+
+interface GraniteConfig extends DecoderConfig {
+  readonly embeddingMultiplier: number;
+  readonly attentionMultiplier: number;
+  readonly residualMultiplier: number;
+  readonly logitsScaling: number;
+}
+
+export const granite: ModelDefinition<GraniteConfig> = {
+  architectures: ['GraniteForCausalLM'],
+  parseConfig: (fields) => ({
+    ...decoderConfig(fields, 'GraniteForCausalLM', { usesWindow: false }),
+    embeddingMultiplier: fields.positive('embedding_multiplier', 1),
+    attentionMultiplier: fields.positive('attention_multiplier', 1),
+    residualMultiplier: fields.positive('residual_multiplier', 1),
+    logitsScaling: fields.positive('logits_scaling', 1),
+  }),
+  build: (config, context) =>
+    new DecoderForCausalLM({
+      vocabSize: config.vocabSize,
+      hiddenSize: config.hiddenSize,
+      embeddingMultiplier: config.embeddingMultiplier,
+      logitsMultiplier: 1 / config.logitsScaling,
+      layers: layersOf(
+        config,
+        (layer) =>
+          new DecoderLayer({
+            inputLayernorm: rmsNorm(config),
+            attention: decoderAttention(config, layer, context, { scale: config.attentionMultiplier }),
+            postLayernorm: rmsNorm(config),
+            mlp: gatedMlp(config),
+            residualMultiplier: config.residualMultiplier,
+          }),
+      ),
+      lnF: rmsNorm(config),
+    }),
+  weights: (config) => llamaWeights(config),
+};

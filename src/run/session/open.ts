@@ -1,0 +1,130 @@
+// Opens an engine on a device: the session that steps are run on.
+
+import { track } from '../../base/dispose.ts';
+import { TargetError } from '../../base/errors.ts';
+import { type Engine, openEngine } from '../../compile/engine/read.ts';
+import { findTarget } from '../../targets/index.ts';
+import { blockBytes } from '../../targets/plan.ts';
+import type { Device, Program, Target } from '../../targets/target.ts';
+import type { Batch, Session, SessionLimits } from './batch.ts';
+import type { KvCacheConfig, SessionOptions } from './options.ts';
+
+/** Share of free memory that the KV cache may take when nothing is said. */
+const defaultFraction = 0.5;
+
+/** How many blocks the pool gets: as asked, or as many as the batch could ever use, within the share of free memory. */
+function poolSize(engine: Engine, target: Target, device: Device, config: KvCacheConfig): number {
+  const { plan } = engine;
+  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
+  const useful = plan.limits.maxBatchSize * plan.maxBlocksPerSequence;
+  if (config.maxTokens !== undefined) return Math.min(useful, Math.ceil(config.maxTokens / plan.tokensPerBlock));
+  const free = device.memory().free * (config.freeGpuMemoryFraction ?? defaultFraction);
+  const fits = perBlock === 0 ? useful : Math.floor(free / perBlock);
+  if (fits < 1) {
+    throw new TargetError('no memory for the KV cache', {
+      where: engine.path,
+      expected: `${perBlock} bytes for one block`,
+      got: `${Math.floor(free)} bytes`,
+      remedy: 'Free memory, or build with a smaller maxSeqLen',
+    });
+  }
+  return Math.min(useful, fits);
+}
+
+/** Opens the engine in `engineDir` and loads it on its target. The caller disposes the session. */
+export async function openSession(options: SessionOptions): Promise<Session> {
+  using engine = openEngine(options.engineDir);
+  const { plan } = engine;
+  if (options.target !== 'auto' && options.target !== plan.target) {
+    throw new TargetError('engine is for another target', {
+      where: options.engineDir,
+      expected: options.target,
+      got: plan.target,
+      remedy: `Build it with --target ${options.target}`,
+    });
+  }
+  const target = findTarget(engine.config.build_config.target);
+  const device = await target.open();
+  try {
+    const numBlocks = poolSize(engine, target, device, options.kvCacheConfig ?? {});
+    const program = await device.load({ plan, numBlocks, readWeight: (name) => engine.readWeight(name) });
+    const limits: SessionLimits = {
+      ...plan.limits,
+      maxSeqLen: engine.config.build_config.max_seq_len,
+      tokensPerBlock: plan.tokensPerBlock,
+      maxBlocksPerSequence: plan.maxBlocksPerSequence,
+      numBlocks,
+      vocabSize: engine.config.pretrained_config.vocab_size,
+    };
+    return new EngineSession(device, program, limits);
+  } catch (error) {
+    await device[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+class EngineSession implements Session {
+  readonly limits: SessionLimits;
+  readonly #device: Device;
+  readonly #program: Program;
+  readonly #close = track('session');
+  #rows = 0;
+  #dims = { T: 0, R: 0, L: 0 };
+
+  constructor(device: Device, program: Program, limits: SessionLimits) {
+    this.#device = device;
+    this.#program = program;
+    this.limits = limits;
+  }
+
+  async forward(batch: Batch): Promise<void> {
+    const { numTokens: T, numRequests: R, numLogits: L, sampling } = batch;
+    const program = this.#program;
+    program.write('tokens', batch.tokens, T);
+    program.write('positions', batch.positions, T);
+    program.write('requestOffsets', batch.requestOffsets, R + 1);
+    program.write('contextLengths', batch.contextLengths, R);
+    program.write('blockTables', batch.blockTables, R * this.limits.maxBlocksPerSequence);
+    program.write('cacheSlots', batch.cacheSlots, T);
+    program.write('logitsRows', batch.logitsRows, L);
+    program.write('temperature', sampling.temperature, L);
+    program.write('topK', sampling.topK, L);
+    program.write('topP', sampling.topP, L);
+    program.write('minP', sampling.minP, L);
+    program.write('seedLow', sampling.seedLow, L);
+    program.write('seedHigh', sampling.seedHigh, L);
+    program.write('counter', sampling.counter, L);
+    this.#dims = { T, R, L };
+    this.#rows = L;
+    await program.run('forward', this.#dims);
+  }
+
+  async readLogits(): Promise<Float32Array> {
+    const logits = new Float32Array(this.#rows * this.limits.vocabSize);
+    await this.#program.read('logits', logits);
+    return logits;
+  }
+
+  async writeLogits(logits: Float32Array): Promise<void> {
+    await this.#program.overwrite('logits', logits);
+  }
+
+  async sample(): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
+    await this.#program.run('sample', this.#dims);
+    const tokens = new Int32Array(this.#rows);
+    const logprobs = new Float32Array(this.#rows);
+    await this.#program.read('token', tokens);
+    await this.#program.read('logprob', logprobs);
+    return { tokens, logprobs };
+  }
+
+  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
+    await this.#program.copyBlocks(from, to);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#program[Symbol.asyncDispose]();
+    await this.#device[Symbol.asyncDispose]();
+    this.#close();
+  }
+}

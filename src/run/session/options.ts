@@ -1,0 +1,18 @@
+// How a session is opened: plain data that crosses a thread.
+
+export type TargetChoice = 'auto' | 'cuda' | 'cpu' | 'reference';
+
+/** How large the KV cache is. What is not set follows from the device's free memory. */
+export interface KvCacheConfig {
+  /** Tokens the cache holds, over all sequences. */
+  readonly maxTokens?: number;
+  /** Share of the device's free memory that the cache may take, from 0 to 1. */
+  readonly freeGpuMemoryFraction?: number;
+}
+
+export interface SessionOptions {
+  /** Folder with `config.json` and `rank0.engine`. */
+  readonly engineDir: string;
+  readonly target: TargetChoice;
+  readonly kvCacheConfig?: KvCacheConfig;
+}

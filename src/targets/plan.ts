@@ -1,0 +1,73 @@
+// The plan: what the compiler puts out and a device runs. Plain JSON, written into the engine.
+import type { DType, FloatDType } from '../base/dtype.ts';
+import type { Shape } from '../base/expr.ts';
+import type { CacheSpec } from '../define/graph/attention.ts';
+import type { Op, OpAttrs } from '../define/graph/ops.ts';
+
+/** Largest value of each symbol of the step. */
+export interface PlanLimits {
+  readonly maxNumTokens: number;
+  readonly maxBatchSize: number;
+  readonly maxNumLogits: number;
+}
+
+/** Where a tensor of the plan lives. */
+export type Storage =
+  /** `offset` bytes into the arena. */
+  | { readonly kind: 'arena'; readonly offset: number }
+  | { readonly kind: 'weight' }
+  /** A buffer of step input of that name. */
+  | { readonly kind: 'input' };
+
+export interface PlanTensor {
+  /** Name of the weight or input; of an activation: the module path that makes it. */
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+  /** Elements from row to row, where that is more than the last dim (a view into a wider tensor). */
+  readonly stride?: number;
+  readonly storage: Storage;
+}
+
+/** One launch. `args` names the op's inputs and outputs by index into the plan's tensors. */
+export interface PlanStep<K extends Op = Op> {
+  readonly op: K;
+  readonly scope: string;
+  readonly attrs: OpAttrs[K];
+  readonly kernel: KernelChoice;
+  readonly args: Readonly<Record<string, number>>;
+}
+
+/** Which kernel computes a step, and its tactic: plain data that only the target understands. */
+export interface KernelChoice {
+  readonly name: string;
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** A step is run in two phases, so that the host may look at the logits between them. */
+export type Phase = 'forward' | 'sample';
+
+export interface Plan {
+  readonly target: string;
+  /** Dtype of activations and of the KV cache. */
+  readonly dtype: FloatDType;
+  readonly limits: PlanLimits;
+  readonly tokensPerBlock: number;
+  readonly maxBlocksPerSequence: number;
+  readonly tensors: readonly PlanTensor[];
+  readonly phases: { readonly [P in Phase]: readonly PlanStep[] };
+  /** Results by name → index into `tensors`. */
+  readonly outputs: Readonly<Record<string, number>>;
+  readonly caches: readonly CacheSpec[];
+  /** Bytes of the arena with every symbol at its limit. */
+  readonly arenaBytes: number;
+}
+
+/** Bytes that one block takes in all layers together, `bytesPerElement` as the target stores the cache's dtype. */
+export function blockBytes(plan: Pick<Plan, 'caches' | 'tokensPerBlock'>, bytesPerElement: number): number {
+  return plan.caches.reduce(
+    (sum, { numKvHeads, headDim, valueDim }) =>
+      sum + numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * bytesPerElement,
+    0,
+  );
+}

@@ -1,0 +1,33 @@
+// The reference target: plain TypeScript, slow and obvious. It says what every op means; the others must agree with it.
+import { freemem, totalmem } from 'node:os';
+import { track } from '../../base/dispose.ts';
+import { type KernelOp, referenceKernels } from '../../kernels/reference-table.ts';
+import type { Device, ProgramSource, Target } from '../target.ts';
+import { ReferenceProgram } from './program.ts';
+
+export const referenceTarget: Target = {
+  name: 'reference',
+  probe: () => ({
+    available: true,
+    detail: 'plain TypeScript, one thread: works everywhere, for checking rather than for speed',
+  }),
+  // Narrow arithmetic is only slower here; `dtype: 'bfloat16'` asks for its rounding.
+  computeDType: () => 'float32',
+  // Floats of every dtype are kept as float32, rounded to what the dtype can hold.
+  storageBytes: () => 4,
+  keepsBlocks: () => true,
+  select: (node) =>
+    Object.hasOwn(referenceKernels, node.op satisfies string as KernelOp)
+      ? { name: `reference/${node.op}`, config: {} }
+      : undefined,
+  open: async (): Promise<Device> => {
+    const close = track('device');
+    return {
+      target: 'reference',
+      name: 'reference',
+      memory: () => ({ total: totalmem(), free: freemem() }),
+      load: async (source: ProgramSource) => new ReferenceProgram(source),
+      [Symbol.asyncDispose]: async () => close(),
+    };
+  },
+};

@@ -1,0 +1,82 @@
+// The interface of a target: what the compiler asks it (no device needed) and what the runtime does with a device.
+import type { DType, FloatDType } from '../base/dtype.ts';
+import type { Dims } from '../base/expr.ts';
+import type { AnyNode } from '../define/graph/graph.ts';
+import type { KernelChoice, Phase, Plan } from './plan.ts';
+
+export type TargetName = 'reference' | 'cpu' | 'cuda';
+
+/** Whether a target works here, for `doctor` and for `target: 'auto'`. */
+export type TargetStatus =
+  | { readonly available: true; readonly detail: string }
+  | { readonly available: false; readonly detail: string; readonly remedy: string };
+
+export interface Target {
+  readonly name: TargetName;
+  probe(): TargetStatus;
+  /** What `dtype: 'auto'` means for a checkpoint of this dtype. */
+  computeDType(checkpoint: FloatDType): FloatDType;
+  /** Bytes an element takes on the device as an activation or in the cache. */
+  storageBytes(dtype: DType): number;
+  /** Whether weights of a block format run as they are (else they are unpacked at build). */
+  keepsBlocks(dtype: DType): boolean;
+  /** The kernel for a node, or undefined when the target has none (the compiler then reports the op). */
+  select(node: AnyNode): KernelChoice | undefined;
+  open(options?: DeviceOptions): Promise<Device>;
+}
+
+export interface DeviceOptions {
+  /** Which of several devices; 0 by default. */
+  readonly index?: number;
+}
+
+export interface DeviceMemory {
+  /** Bytes there are and bytes free, as the device reports them. */
+  readonly total: number;
+  readonly free: number;
+}
+
+/** An opened device. */
+export interface Device extends AsyncDisposable {
+  readonly target: TargetName;
+  readonly name: string;
+  memory(): DeviceMemory;
+  /** Takes memory, uploads the weights and makes the plan ready to run. */
+  load(source: ProgramSource): Promise<Program>;
+}
+
+/** What a device needs to load a plan. */
+export interface ProgramSource {
+  readonly plan: Plan;
+  /** Blocks in the KV pool. */
+  readonly numBlocks: number;
+  /** Bytes of a weight as stored in the engine. */
+  readWeight(name: string): Uint8Array;
+  /** Called after each weight with its stored bytes. */
+  onWeight?(name: string, bytes: number): void;
+}
+
+/** Bytes that a loaded program holds on its device. */
+export interface ProgramMemory {
+  readonly weights: number;
+  readonly arena: number;
+  readonly kvCache: number;
+  readonly inputs: number;
+}
+
+export type HostArray = Int32Array | Uint32Array | Float32Array;
+
+/** A plan on a device, ready to run steps. Calls are made one after the other. */
+export interface Program extends AsyncDisposable {
+  readonly memory: ProgramMemory;
+  /** Sets a step input: the first `count` elements of `data`. */
+  write(input: string, data: HostArray, count: number): void;
+  /** Runs a phase with the symbols at these values. */
+  run(phase: Phase, dims: Dims): Promise<void>;
+  /** Copies the first `into.length` elements of an output to the host. */
+  read(output: string, into: HostArray): Promise<void>;
+  /** Overwrites the first elements of an output (logits changed by the host). */
+  overwrite(output: string, data: Float32Array): Promise<void>;
+  /** Copies KV blocks in every layer: block `from[i]` to block `to[i]`. */
+  copyBlocks(from: Int32Array, to: Int32Array): Promise<void>;
+}
