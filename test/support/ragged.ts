@@ -42,7 +42,9 @@ export class RaggedDriver {
         const position = sequence.past + i;
         tokens[at] = sequence.tokens[position]!;
         positions[at] = position;
-        cacheSlots[at] = sequence.blocks[Math.floor(position / limits.tokensPerBlock)]! * limits.tokensPerBlock + (position % limits.tokensPerBlock);
+        cacheSlots[at] =
+          sequence.blocks[Math.floor(position / limits.tokensPerBlock)]! * limits.tokensPerBlock +
+          (position % limits.tokensPerBlock);
       }
       requestOffsets[r + 1] = at;
       sequence.past += count;
@@ -63,7 +65,15 @@ export class RaggedDriver {
       blockTables,
       cacheSlots,
       logitsRows: rows,
-      sampling: { temperature: zeros, topK: ints, topP: zeros.map(() => 1), minP: zeros, seedLow: words, seedHigh: words, counter: words },
+      sampling: {
+        temperature: zeros,
+        topK: ints,
+        topP: zeros.map(() => 1),
+        minP: zeros,
+        seedLow: words,
+        seedHigh: words,
+        counter: words,
+      },
     };
     await this.session.forward(batch);
     const logits = await this.session.readLogits();

@@ -8,10 +8,11 @@ export const fuseGated: Pass = {
   does: 'joins an activation with the product that follows',
   run(graph) {
     const users = usersOf(graph);
+    const outputs = new Set(Object.values(graph.outputs));
     /** Activations read by one `mul` only, by the id of their result. */
     const activations = new Map<number, Node<'activation'>>();
     for (const node of graph.nodes) {
-      if (node.op !== 'activation') continue;
+      if (node.op !== 'activation' || outputs.has(node.outputs.y!)) continue;
       const readers = users.get(node.outputs.y!.id) ?? [];
       if (readers.length === 1 && readers[0]!.op === 'mul') activations.set(node.outputs.y!.id, node);
     }

@@ -1,0 +1,113 @@
+// Options that several commands share, and the parsing of their values.
+
+import { fileURLToPath } from 'node:url';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { LLMOptions } from '../llm/options.ts';
+import type { SamplingParams } from '../run/decode/sampling-params.ts';
+
+/** The model that comes with the package: what runs when none is named. */
+export const bundledModel = fileURLToPath(new URL('../../models/storyteller-7m', import.meta.url));
+
+export function integer(text: string): number {
+  if (!/^-?\d+$/.test(text)) throw new InvalidArgumentError('expected an integer.');
+  return Number(text);
+}
+
+export function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('expected a number.');
+  return value;
+}
+
+/** Adds what decides how a model is built. */
+export function buildOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--target <name>', 'where the engine runs')
+        .choices(['auto', 'cuda', 'cpu', 'reference'])
+        .default('auto'),
+    )
+    .addOption(
+      new Option('--dtype <dtype>', 'dtype of activations')
+        .choices(['auto', 'float32', 'bfloat16', 'float16'])
+        .default('auto'),
+    )
+    .option('--max-batch-size <n>', 'requests in one step', integer)
+    .option('--max-num-tokens <n>', 'tokens in one step', integer)
+    .option('--max-seq-len <n>', 'tokens of one request, prompt and output', integer)
+    .option('--tokens-per-block <n>', 'tokens in a block of the KV cache: a power of two', integer);
+}
+
+/** Adds what decides where a model comes from. */
+export function sourceOptions(command: Command): Command {
+  return command
+    .option('--revision <rev>', 'branch, tag or commit of a model on the hub')
+    .option('--token <token>', 'hub access token (default: HF_TOKEN)');
+}
+
+export interface BuildFlags {
+  readonly target: NonNullable<LLMOptions['target']>;
+  readonly dtype: NonNullable<LLMOptions['dtype']>;
+  readonly maxBatchSize?: number;
+  readonly maxNumTokens?: number;
+  readonly maxSeqLen?: number;
+  readonly tokensPerBlock?: number;
+  readonly revision?: string;
+  readonly token?: string;
+}
+
+/** The flags as LLM options. */
+export function toLLMOptions(flags: BuildFlags & { readonly kvCacheTokens?: number }): LLMOptions {
+  const { tokensPerBlock, kvCacheTokens, target, dtype, maxBatchSize, maxNumTokens, maxSeqLen, revision, token } =
+    flags;
+  const given = Object.fromEntries(
+    Object.entries({ maxBatchSize, maxNumTokens, maxSeqLen, revision, token }).filter(
+      ([, value]) => value !== undefined,
+    ),
+  );
+  return {
+    target,
+    dtype,
+    ...given,
+    kvCacheConfig: {
+      ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),
+      ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),
+    },
+  };
+}
+
+/** Adds sampling flags, in the words of the sampling parameters. */
+export function samplingOptions(command: Command): Command {
+  return command
+    .option('-n, --max-tokens <n>', 'tokens to generate at most (default: as many as fit)', integer)
+    .option('--temperature <t>', '0 takes the likeliest token each time', number)
+    .option('--top-k <k>', 'sample among the k likeliest tokens', integer)
+    .option('--top-p <p>', 'sample among the likeliest tokens that make up p', number)
+    .option('--min-p <p>', 'drop tokens less likely than p times the likeliest', number)
+    .option('--repetition-penalty <r>', 'above 1 discourages repetition', number)
+    .option('--seed <n>', 'the same seed gives the same text', integer)
+    .option('--stop <text...>', 'end when this text appears');
+}
+
+export interface SamplingFlags {
+  readonly maxTokens?: number;
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly repetitionPenalty?: number;
+  readonly seed?: number;
+  readonly stop?: readonly string[];
+}
+
+/** Flags over what the model recommends: a flag that chooses tokens replaces all of the recommendation. */
+export function toSamplingParams(flags: SamplingFlags, recommended: SamplingParams): SamplingParams {
+  const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = flags;
+  const given = Object.fromEntries(
+    Object.entries({ maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop }).filter(
+      ([, value]) => value !== undefined,
+    ),
+  );
+  const chosen = [temperature, topK, topP, minP].some((value) => value !== undefined);
+  return { ...(chosen ? {} : recommended), ...given };
+}

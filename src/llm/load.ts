@@ -1,0 +1,121 @@
+// From whatever a user names (engine folder, checkpoint folder, GGUF file, Hugging Face id) to an engine folder: downloaded, built and cached as needed.
+import { existsSync } from 'node:fs';
+import { readEnv } from '../base/env.ts';
+import { CheckpointError, EngineError } from '../base/errors.ts';
+import type { BuildConfig } from '../compile/build.ts';
+import { cachedEngine } from '../compile/cache.ts';
+import { isEngine, openEngine } from '../compile/engine/read.ts';
+import { resolveModel } from '../define/checkpoint/hub.ts';
+import { openCheckpoint } from '../define/checkpoint/open.ts';
+import { findTarget } from '../targets/index.ts';
+import type { TargetName } from '../targets/target.ts';
+import type { ResolvedLLMOptions } from './options.ts';
+
+export interface PreparedEngine {
+  readonly engineDir: string;
+  /** True when it was built just now. */
+  readonly built: boolean;
+}
+
+/** The part of the options that decides what is built. */
+export type PrepareOptions = Pick<
+  ResolvedLLMOptions,
+  | 'target'
+  | 'dtype'
+  | 'maxBatchSize'
+  | 'maxNumTokens'
+  | 'maxSeqLen'
+  | 'kvCacheConfig'
+  | 'revision'
+  | 'token'
+  | 'cacheDir'
+  | 'loadFormat'
+  | 'progress'
+  | 'signal'
+>;
+
+/** The local path of a model: itself, or the snapshot of a Hugging Face id. Throws CheckpointError or HubError. */
+export async function locateModel(
+  model: string,
+  { revision, token, progress, signal }: Pick<PrepareOptions, 'revision' | 'token' | 'progress' | 'signal'>,
+): Promise<string> {
+  if (existsSync(model)) return model;
+  return await resolveModel(model, {
+    progress,
+    ...(revision === undefined ? {} : { revision }),
+    ...(token === undefined ? {} : { token }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+function refuseMismatch(path: string, options: PrepareOptions): void {
+  using engine = openEngine(path);
+  const { build_config: built } = engine.config;
+  const asked: readonly [string, unknown, unknown][] = [
+    ['target', options.target === 'auto' ? undefined : options.target, built.target],
+    ['dtype', options.dtype === 'auto' ? undefined : options.dtype, built.dtype],
+  ];
+  for (const [name, want, have] of asked) {
+    if (want !== undefined && want !== have) {
+      throw new EngineError('engine was built otherwise', {
+        where: `${path}: ${name}`,
+        expected: String(want),
+        got: String(have),
+        remedy: 'Leave the option out, or build the engine again from its checkpoint',
+      });
+    }
+  }
+  const limits: readonly [string, number | undefined, number][] = [
+    ['maxBatchSize', options.maxBatchSize, built.max_batch_size],
+    ['maxNumTokens', options.maxNumTokens, built.max_num_tokens],
+    ['maxSeqLen', options.maxSeqLen, built.max_seq_len],
+  ];
+  for (const [name, want, have] of limits) {
+    if (want !== undefined && want > have) {
+      throw new EngineError('engine was built for less', {
+        where: `${path}: ${name}`,
+        expected: `at most ${have}`,
+        got: String(want),
+        remedy: 'Build the engine again from its checkpoint with a greater limit',
+      });
+    }
+  }
+}
+
+/** Finds or makes the engine of a model. */
+export async function prepareEngine(model: string, options: PrepareOptions): Promise<PreparedEngine> {
+  if (options.loadFormat === 'dummy') {
+    throw new CheckpointError('random weights are not built yet', {
+      where: 'loadFormat',
+      expected: "'auto'",
+      got: "'dummy'",
+    });
+  }
+  const path = await locateModel(model, options);
+  if (isEngine(path)) {
+    refuseMismatch(path, options);
+    return { engineDir: path, built: false };
+  }
+  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, progress, kvCacheConfig } = options;
+  const cacheDir = options.cacheDir ?? readEnv().cacheDir;
+  using checkpoint = await openCheckpoint(path, { cacheDir });
+  options.signal?.throwIfAborted();
+  const build: BuildConfig = {
+    dtype,
+    tokensPerBlock: kvCacheConfig.tokensPerBlock,
+    ...(maxBatchSize === undefined ? {} : { maxBatchSize }),
+    ...(maxNumTokens === undefined ? {} : { maxNumTokens }),
+    ...(maxSeqLen === undefined ? {} : { maxSeqLen }),
+  };
+  return await cachedEngine({
+    checkpoint,
+    target: findTarget(options.target === 'auto' ? defaultTarget() : options.target),
+    build,
+    cacheDir,
+    progress,
+  });
+}
+
+function defaultTarget(): TargetName | 'auto' {
+  return (readEnv().target as TargetName | undefined) ?? 'auto';
+}

@@ -1,0 +1,186 @@
+// What `LLM.load` can be told, in the words of TensorRT-LLM's LLM arguments (tensorrt_llm.llmapi.LlmArgs) in camelCase; checked before anything is read.
+import { z } from 'zod';
+import { type FloatDType, floatDTypes } from '../base/dtype.ts';
+import { nearest, show, UsageError } from '../base/errors.ts';
+import { type Progress, silent } from '../base/progress.ts';
+
+/** How much memory the paged key-value cache gets and how it is kept. */
+export interface KvCacheConfig {
+  /** Tokens that fit in the cache over all requests; the smaller of this and the memory's share counts. Default: what fits in the memory's share. */
+  readonly maxTokens?: number;
+  /** Share of the device's free memory after weights and activations, above 0 to 1. Default 0.9. */
+  readonly freeGpuMemoryFraction?: number;
+  /** Tokens a block, a power of two. Default 32. */
+  readonly tokensPerBlock?: number;
+  /** Shares the blocks of equal prompt beginnings between requests. Default true. */
+  readonly enableBlockReuse?: boolean;
+  /** What keys and values are stored in; 'auto' is the model's dtype. Default 'auto'. */
+  readonly dtype?: 'auto' | FloatDType;
+}
+
+export const capacitySchedulerPolicies = ['guaranteed_no_evict', 'max_utilization', 'static_batch'] as const;
+/**
+ * `guaranteed_no_evict` starts a request only when its blocks to the end are there; `max_utilization` starts as many as fit now and may pause one
+ * later; `static_batch` starts a new batch only when the last one has ended.
+ */
+export type CapacitySchedulerPolicy = (typeof capacitySchedulerPolicies)[number];
+
+export interface SchedulerConfig {
+  /** Default 'guaranteed_no_evict'. */
+  readonly capacitySchedulerPolicy?: CapacitySchedulerPolicy;
+}
+
+const targets = ['auto', 'cuda', 'cpu', 'reference'] as const;
+const loadFormats = ['auto', 'dummy'] as const;
+
+/** Options of `LLM.load`. What is left out is chosen from the model and the device. */
+export interface LLMOptions {
+  /** Where the engine runs. Default 'auto': the fastest that works here. */
+  readonly target?: (typeof targets)[number];
+  /** What activations and arithmetic use. Default 'auto': what the checkpoint says, or what the device computes best. */
+  readonly dtype?: 'auto' | FloatDType;
+  /** Sequences in one step, at most. */
+  readonly maxBatchSize?: number;
+  /** Tokens in one step over all its requests, at most. */
+  readonly maxNumTokens?: number;
+  /** Tokens of one request, prompt and output together, at most. Default: the model's context length. */
+  readonly maxSeqLen?: number;
+  /** Beams of one request, at most. Default 1. */
+  readonly maxBeamWidth?: number;
+  readonly kvCacheConfig?: KvCacheConfig;
+  readonly schedulerConfig?: SchedulerConfig;
+  /** Cuts long prompts into chunks that share their steps with other requests. Default true. */
+  readonly enableChunkedPrefill?: boolean;
+  /** Branch, tag or commit of a model on the hub. Default 'main'. */
+  readonly revision?: string;
+  /** Access token for the hub. Default: `HF_TOKEN`. */
+  readonly token?: string;
+  /** Folder of built engines and kernels. Default: `TYPERT_CACHE`. */
+  readonly cacheDir?: string;
+  /** Loads no tokenizer: prompts are token ids, and outputs have no text. Default false. */
+  readonly skipTokenizerInit?: boolean;
+  /** 'dummy' makes random weights from the config alone (for benches). Default 'auto': read from the checkpoint. */
+  readonly loadFormat?: (typeof loadFormats)[number];
+  /** Seed of the dummy weights and of sampling for requests that have none of their own. Default: from the system's randomness. */
+  readonly seed?: number;
+  /** Told about downloads and building. Default: nobody. */
+  readonly progress?: Progress;
+  /** Ends loading with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** `LLMOptions` with the defaults that do not depend on model or device filled in. */
+export type ResolvedLLMOptions = LLMOptions & {
+  readonly target: NonNullable<LLMOptions['target']>;
+  readonly dtype: NonNullable<LLMOptions['dtype']>;
+  readonly maxBeamWidth: number;
+  readonly kvCacheConfig: KvCacheConfig & Required<Omit<KvCacheConfig, 'maxTokens'>>;
+  readonly schedulerConfig: Required<SchedulerConfig>;
+  readonly enableChunkedPrefill: boolean;
+  readonly skipTokenizerInit: boolean;
+  readonly loadFormat: NonNullable<LLMOptions['loadFormat']>;
+  readonly progress: Progress;
+};
+
+const count = z.int('expected a whole number').min(1).optional();
+const dtype = z.enum(['auto', ...floatDTypes]).optional();
+const powerOfTwo = z
+  .int('expected a whole number')
+  .refine((n) => n >= 1 && (n & (n - 1)) === 0, 'expected a power of two');
+
+const kvCacheSchema = z.strictObject({
+  maxTokens: count,
+  freeGpuMemoryFraction: z.number().gt(0).max(1).optional(),
+  tokensPerBlock: powerOfTwo.optional(),
+  enableBlockReuse: z.boolean().optional(),
+  dtype,
+});
+
+const schedulerSchema = z.strictObject({
+  // TensorRT-LLM writes its policies in capitals; both spellings are understood.
+  capacitySchedulerPolicy: z.preprocess(
+    (value) => (typeof value === 'string' ? value.toLowerCase() : value),
+    z.enum(capacitySchedulerPolicies).optional(),
+  ),
+});
+
+const schema = z.strictObject({
+  target: z.enum(targets).optional(),
+  dtype,
+  maxBatchSize: count,
+  maxNumTokens: count,
+  maxSeqLen: count,
+  maxBeamWidth: count,
+  kvCacheConfig: kvCacheSchema.optional(),
+  schedulerConfig: schedulerSchema.optional(),
+  enableChunkedPrefill: z.boolean().optional(),
+  revision: z.string().min(1).optional(),
+  token: z.string().min(1).optional(),
+  cacheDir: z.string().min(1).optional(),
+  skipTokenizerInit: z.boolean().optional(),
+  loadFormat: z.enum(loadFormats).optional(),
+  seed: z.int('expected a whole number').min(0).optional(),
+  progress: z.custom<Progress>((value) => typeof value === 'function', 'expected a function').optional(),
+  signal: z.instanceof(AbortSignal, { error: 'expected an AbortSignal' }).optional(),
+} satisfies Record<keyof LLMOptions, z.ZodType>);
+
+/** Names known at a place of the options, for "did you mean". */
+const namesAt: Readonly<Record<string, readonly string[]>> = {
+  '': Object.keys(schema.shape),
+  kvCacheConfig: Object.keys(kvCacheSchema.shape),
+  schedulerConfig: Object.keys(schedulerSchema.shape),
+};
+
+function at(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
+}
+
+function refuse(options: unknown, issue: z.core.$ZodIssue): never {
+  const path = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const name = issue.keys[0]!;
+    const near = nearest(name, namesAt[path] ?? []);
+    const where = path === '' ? name : `${path}.${name}`;
+    throw new UsageError('unknown option', { where, remedy: `Did you mean ${near.join(', ')}?` });
+  }
+  // The token is a secret: it must not reach a log by way of an error message.
+  const got = path === 'token' ? undefined : show(at(options, issue.path));
+  throw new UsageError(`not a valid option: ${issue.message}`, {
+    where: path === '' ? 'options' : path,
+    ...(got === undefined ? {} : { got }),
+  });
+}
+
+/** Drops keys that are undefined, which count as left out. */
+function present<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  const entries = Object.entries(value).filter(([, entry]) => entry !== undefined);
+  return Object.fromEntries(entries) as { [K in keyof T]: Exclude<T[K], undefined> };
+}
+
+/** Checks options and fills in defaults. Throws UsageError: an unknown name (with near ones), a wrong type or a value out of range. */
+export function resolveOptions(options: LLMOptions = {}): ResolvedLLMOptions {
+  const parsed = schema.safeParse(options);
+  if (!parsed.success) refuse(options, parsed.error.issues[0]!);
+  const given = present(parsed.data) as LLMOptions;
+  return {
+    target: 'auto',
+    dtype: 'auto',
+    maxBeamWidth: 1,
+    enableChunkedPrefill: true,
+    skipTokenizerInit: false,
+    loadFormat: 'auto',
+    progress: silent,
+    ...given,
+    kvCacheConfig: {
+      freeGpuMemoryFraction: 0.9,
+      tokensPerBlock: 32,
+      enableBlockReuse: true,
+      dtype: 'auto',
+      ...present(given.kvCacheConfig ?? {}),
+    },
+    schedulerConfig: {
+      capacitySchedulerPolicy: 'guaranteed_no_evict',
+      ...present(given.schedulerConfig ?? {}),
+    },
+  };
+}

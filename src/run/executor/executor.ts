@@ -1,0 +1,208 @@
+// The executor: takes requests, gives their tokens back as they come. The engine computes in a worker thread; this side only checks, sends and hands out.
+
+import { track } from '../../base/dispose.ts';
+import { deserializeError, ExecutorError, RequestError } from '../../base/errors.ts';
+import type { SessionLimits } from '../session/batch.ts';
+import { connectWorker } from './connect.ts';
+import { type Deferred, deferred } from './deferred.ts';
+import { type HandleOwner, RequestHandle } from './handle.ts';
+import type { Connect, Connection, ExecutorOptions, FromEngine } from './protocol.ts';
+import { checkRequest, type RequestData, type RequestOptions } from './request.ts';
+import type { ExecutorStatistics } from './statistics.ts';
+
+/** How long an engine may take to end before its thread is ended for it, milliseconds. */
+const patience = 30_000;
+
+export class Executor implements AsyncDisposable {
+  /** What the engine was built with. */
+  readonly limits: SessionLimits;
+  readonly #connection: Connection;
+  readonly #maxQueueSize: number;
+  readonly #open = new Map<number, RequestHandle>();
+  readonly #calls = new Map<number, Deferred<ExecutorStatistics>>();
+  readonly #gone: Promise<void>;
+  readonly #owner: HandleOwner;
+  #failure: Error | undefined;
+  #nextId = 1;
+  #disposed: Promise<void> | undefined;
+
+  private constructor(line: Line, options: ExecutorOptions) {
+    this.limits = line.limits;
+    this.#connection = line.connection;
+    this.#gone = line.gone;
+    this.#maxQueueSize = options.maxQueueSize ?? 100_000;
+    this.#owner = {
+      cancel: (requestId) => this.#connection.post({ type: 'cancel', requestId }),
+      finish: (requestId, index) => this.#connection.post({ type: 'finish', requestId, index }),
+      settled: (requestId) => {
+        this.#open.delete(requestId);
+        this.#hold();
+      },
+    };
+    line.attach({
+      message: (message) => this.#receive(message),
+      gone: (error) => this.#fail(error ?? new ExecutorError('the engine ended')),
+    });
+    this.#hold();
+  }
+
+  /** Opens an engine in a worker thread. Rejects with what the session threw (EngineError, TargetError …). `connect` is where the engine runs. */
+  static async create(options: ExecutorOptions, connect: Connect = connectWorker()): Promise<Executor> {
+    const untrack = track('executor');
+    try {
+      const line = await openLine(connect(options));
+      void line.gone.then(untrack);
+      return new Executor(line, options);
+    } catch (error) {
+      untrack();
+      throw error;
+    }
+  }
+
+  /**
+   * Hands in a request. Throws RequestError when it can never be served (see `checkRequest`) or too many are open, ExecutorError when the engine is gone, and the
+   * signal's reason when that is aborted already.
+   */
+  enqueue(options: RequestOptions): RequestHandle {
+    if (this.#failure !== undefined) throw this.#failure;
+    options.signal?.throwIfAborted();
+    if (this.#open.size >= this.#maxQueueSize)
+      throw new RequestError('too many requests are open', {
+        expected: `at most maxQueueSize = ${this.#maxQueueSize}`,
+        remedy: 'Wait for some to finish',
+      });
+    const { params, ...checked } = checkRequest(options, this.limits);
+    const data: RequestData = {
+      requestId: this.#nextId++,
+      ...checked,
+      params: { ...params, seed: params.seed ?? randomSeed() },
+      arrivalTime: Date.now(),
+    };
+    const handle = new RequestHandle(data, this.#owner);
+    this.#open.set(data.requestId, handle);
+    this.#connection.post({ type: 'enqueue', request: data });
+    this.#hold();
+    this.#heed(options.signal, handle);
+    return handle;
+  }
+
+  /** The newest steps, the open requests and the KV cache in numbers. */
+  async statistics(): Promise<ExecutorStatistics> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const call = this.#nextId++;
+    const answer = deferred<ExecutorStatistics>();
+    this.#calls.set(call, answer);
+    this.#connection.post({ type: 'statistics', call });
+    this.#hold();
+    return answer.promise;
+  }
+
+  /** Ends open requests with ExecutorError, then the engine. Idempotent. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed ??= this.#close();
+    return this.#disposed;
+  }
+
+  async #close(): Promise<void> {
+    this.#fail(new ExecutorError('the executor was disposed'));
+    this.#connection.hold(true);
+    this.#connection.post({ type: 'close' });
+    const timer = setTimeout(() => void this.#connection.terminate(), patience);
+    await this.#gone;
+    clearTimeout(timer);
+  }
+
+  #receive(message: FromEngine): void {
+    switch (message.type) {
+      case 'updates':
+        this.#connection.post({ type: 'ack' });
+        for (const update of message.updates) {
+          if ('response' in update) this.#open.get(update.response.requestId)?.push(update.response);
+          else this.#open.get(update.requestId)?.fail(deserializeError(update.error));
+        }
+        break;
+      case 'statistics':
+        this.#calls.get(message.call)?.resolve(message.statistics);
+        this.#calls.delete(message.call);
+        this.#hold();
+        break;
+      case 'failed':
+        this.#fail(deserializeError(message.error));
+        break;
+      case 'ready':
+        break;
+      default:
+        message satisfies never;
+    }
+  }
+
+  /** Nothing more will come: everyone who waits learns why. The first reason stays. */
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const handle of [...this.#open.values()]) handle.fail(this.#failure);
+    for (const call of this.#calls.values()) call.reject(this.#failure);
+    this.#calls.clear();
+    this.#hold();
+  }
+
+  #heed(signal: AbortSignal | undefined, handle: RequestHandle): void {
+    if (signal === undefined) return;
+    const abort = (): void => {
+      if (!this.#open.has(handle.requestId)) return;
+      this.#owner.cancel(handle.requestId);
+      handle.fail(signal.reason);
+    };
+    signal.addEventListener('abort', abort, { once: true });
+    const forget = (): void => signal.removeEventListener('abort', abort);
+    handle.ended.then(forget, forget);
+  }
+
+  /** The process stays alive while someone waits, and no longer. */
+  #hold(): void {
+    this.#connection.hold(this.#open.size + this.#calls.size > 0);
+  }
+}
+
+function randomSeed(): bigint {
+  return crypto.getRandomValues(new BigUint64Array(1))[0]!;
+}
+
+type Listener = Parameters<Connection['listen']>[0];
+
+interface Line {
+  readonly connection: Connection;
+  readonly limits: SessionLimits;
+  /** Resolves when the engine is gone. */
+  readonly gone: Promise<void>;
+  /** Who listens from now on. */
+  readonly attach: (listener: Listener) => void;
+}
+
+/** Waits until the engine behind a connection is ready. */
+function openLine(connection: Connection): Promise<Line> {
+  const opened = deferred<Line>();
+  const gone = deferred<void>();
+  let failure: Error | undefined;
+  let end: { readonly error: Error | undefined } | undefined;
+  let listener: Listener | undefined;
+  const attach = (next: Listener): void => {
+    listener = next;
+    if (end !== undefined) next.gone(end.error);
+  };
+  connection.listen({
+    message: (message) => {
+      if (listener !== undefined) listener.message(message);
+      else if (message.type === 'ready')
+        opened.resolve({ connection, limits: message.limits, gone: gone.promise, attach });
+      else if (message.type === 'failed') failure = deserializeError(message.error);
+    },
+    gone: (error) => {
+      end = { error };
+      gone.resolve();
+      opened.reject(failure ?? error ?? new ExecutorError('the engine ended before it was ready'));
+      listener?.gone(error);
+    },
+  });
+  connection.hold(true);
+  return opened.promise;
+}

@@ -1,0 +1,100 @@
+// What one step computes, as the scheduler decided it.
+import type { BlockCopies } from '../kv/block-manager.ts';
+import type { SessionLimits } from '../session/batch.ts';
+import type { Sequence } from './request.ts';
+
+/** One sequence's part of a step: tokens [start, start + count) of it. */
+export interface ScheduledSequence {
+  readonly sequence: Sequence;
+  readonly start: number;
+  readonly count: number;
+  /** Several tokens, or a part of them: the prompt, or what a preempted sequence computes again. */
+  readonly context: boolean;
+  /** The sequences that get a token after this step: none (the context goes on), the sequence itself, and those that begin here by sharing its prompt. */
+  readonly samples: readonly Sequence[];
+  /** Prompt positions whose logits are wanted: [promptFrom, promptTo). */
+  readonly promptFrom: number;
+  readonly promptTo: number;
+  /** First row of logits that belongs to this entry: the prompt's rows come first. */
+  readonly firstRow: number;
+  /** Row of `samples[0]`; those of the others follow. It is the prompt's last row when that is wanted too. */
+  readonly firstSampleRow: number;
+}
+
+export interface StepPlan {
+  readonly entries: readonly ScheduledSequence[];
+  readonly copies: BlockCopies | undefined;
+  readonly numTokens: number;
+  readonly numLogits: number;
+  /** Sequences that joined in this step, and those that gave their blocks back and wait again. */
+  readonly admitted: readonly Sequence[];
+  readonly preempted: readonly Sequence[];
+}
+
+/** A plan in the making: what is left of the step's limits. */
+export class PlanBuilder {
+  readonly entries: ScheduledSequence[] = [];
+  readonly admitted: Sequence[] = [];
+  readonly preempted: Sequence[] = [];
+  readonly #planned = new Set<Sequence>();
+  readonly #limits: SessionLimits;
+  #numTokens = 0;
+  #numLogits = 0;
+
+  constructor(limits: SessionLimits) {
+    this.#limits = limits;
+  }
+
+  get tokensLeft(): number {
+    return this.#limits.maxNumTokens - this.#numTokens;
+  }
+
+  get logitsLeft(): number {
+    return this.#limits.maxNumLogits - this.#numLogits;
+  }
+
+  holds(sequence: Sequence): boolean {
+    return this.#planned.has(sequence);
+  }
+
+  /** Rows of logits that the next `count` tokens of a sequence take, for `numSamples` samples when they complete it. */
+  rowsFor(sequence: Sequence, count: number, numSamples: number): number {
+    const { from, to } = this.#promptRange(sequence, count);
+    const completes = count === sequence.numRemaining;
+    const sharesRow = completes && to > from && to === sequence.numTokens;
+    return to - from + (completes ? numSamples : 0) - (sharesRow ? 1 : 0);
+  }
+
+  /** Plans the next `count` tokens of a sequence. Call before its table grows. */
+  add(sequence: Sequence, count: number, joining: readonly Sequence[]): void {
+    const { from, to } = this.#promptRange(sequence, count);
+    const samples = count === sequence.numRemaining ? [sequence, ...joining] : [];
+    const rows = this.rowsFor(sequence, count, samples.length);
+    this.entries.push({
+      sequence,
+      start: sequence.numCached,
+      count,
+      context: count > 1 || sequence.numCached < sequence.promptLength,
+      samples,
+      promptFrom: from,
+      promptTo: to,
+      firstRow: this.#numLogits,
+      firstSampleRow: this.#numLogits + rows - samples.length,
+    });
+    this.#planned.add(sequence);
+    sequence.numPromptLogits = Math.max(sequence.numPromptLogits, to);
+    this.#numTokens += count;
+    this.#numLogits += rows;
+  }
+
+  build(copies: BlockCopies | undefined): StepPlan {
+    const { entries, admitted, preempted } = this;
+    return { entries, copies, numTokens: this.#numTokens, numLogits: this.#numLogits, admitted, preempted };
+  }
+
+  #promptRange(sequence: Sequence, count: number): { from: number; to: number } {
+    if (sequence.index !== 0 || !sequence.request.wantsPromptLogits) return { from: 0, to: 0 };
+    const from = Math.max(sequence.numCached, sequence.numPromptLogits);
+    return { from, to: Math.max(from, Math.min(sequence.numCached + count, sequence.promptLength)) };
+  }
+}

@@ -1,0 +1,56 @@
+// What the executor and its engine say to each other, across a thread or not: plain data, and a port to send it through.
+import type { SerializedError } from '../../base/errors.ts';
+import type { SessionLimits } from '../session/batch.ts';
+import type { SessionOptions } from '../session/options.ts';
+import type { EngineEvent, EngineOptions } from './engine.ts';
+import type { Response } from './outputs.ts';
+import type { ExecutorStatistics } from './statistics.ts';
+
+export interface ExecutorOptions extends EngineOptions {
+  readonly session: SessionOptions;
+  /** Requests open at once at most; default 100 000. */
+  readonly maxQueueSize?: number;
+}
+
+export type ToEngine =
+  | EngineEvent
+  | { readonly type: 'statistics'; readonly call: number }
+  /** An 'updates' message has arrived. */
+  | { readonly type: 'ack' }
+  | { readonly type: 'close' };
+
+export type WireUpdate =
+  | { readonly response: Response }
+  | { readonly requestId: number; readonly error: SerializedError };
+
+export type FromEngine =
+  | { readonly type: 'ready'; readonly limits: SessionLimits }
+  | { readonly type: 'updates'; readonly updates: readonly WireUpdate[] }
+  | { readonly type: 'statistics'; readonly call: number; readonly statistics: ExecutorStatistics }
+  /** The engine could not be opened, or failed: nothing follows. */
+  | { readonly type: 'failed'; readonly error: SerializedError };
+
+/** The engine's end of the line. */
+export interface EnginePort {
+  post(message: FromEngine, transfer: readonly ArrayBuffer[]): void;
+  listen(receive: (message: ToEngine) => void): void;
+  /** No more messages either way. */
+  close(): void;
+}
+
+/** The executor's end of the line. */
+export interface Connection {
+  post(message: ToEngine): void;
+  listen(listener: {
+    message(message: FromEngine): void;
+    /** The engine is gone: `error` is set when it was not asked to. */
+    gone(error: Error | undefined): void;
+  }): void;
+  /** Whether the connection keeps the process alive: true while anyone waits for an answer. */
+  hold(wanted: boolean): void;
+  /** Ends an engine that does not end by itself. */
+  terminate(): Promise<void>;
+}
+
+/** Opens a line to a new engine. */
+export type Connect = (options: ExecutorOptions) => Connection;

@@ -1,0 +1,26 @@
+// Which blocks hold a sequence's keys and values, in order. Only the block manager changes it.
+declare const brand: unique symbol;
+
+/** Index of a block in the pool. */
+export type BlockId = number & { readonly [brand]: 'BlockId' };
+
+export class BlockTable {
+  /** Block ids; `numBlocks` of them are used. */
+  ids = new Int32Array(8);
+  numBlocks = 0;
+  /** Tokens that have a place in the blocks. */
+  numTokens = 0;
+
+  block(index: number): BlockId {
+    return this.ids[index]! as BlockId;
+  }
+
+  append(block: BlockId): void {
+    if (this.numBlocks === this.ids.length) {
+      const ids = new Int32Array(this.ids.length * 2);
+      ids.set(this.ids);
+      this.ids = ids;
+    }
+    this.ids[this.numBlocks++] = block;
+  }
+}
