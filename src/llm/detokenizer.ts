@@ -70,7 +70,7 @@ export class Detokenizer {
 
   /** Everything was given out: drops the old context, and keeps the newest tokens as the next one. */
   #cutBehindContext(): void {
-    const context: number[] = [];
+    const context = this.#window.slice(this.#contextTokens);
     this.#contextTokens = context.length;
     this.#given = this.#decode(context).length;
     this.#window = context;
