@@ -1,5 +1,6 @@
 // The LLM: a model that is loaded, with a tokenizer. What most people use TypeRT through.
 
+import { RequestError } from '../base/errors.ts';
 import { openEngine } from '../compile/engine/read.ts';
 import type { EngineConfig } from '../compile/engine/schema.ts';
 import { checkSamplingParams } from '../run/decode/resolve.ts';
@@ -105,9 +106,16 @@ export class LLM implements AsyncDisposable {
     if (!Array.isArray(inputs))
       return await collect(this.generateAsync(inputs as PromptInput, params as SamplingParams, options));
     const list = inputs as readonly PromptInput[];
+    if (Array.isArray(params) && params.length !== list.length) {
+      throw new RequestError('not one set of parameters a prompt', {
+        where: 'params',
+        expected: `one for all, or a list of ${list.length}`,
+        got: `a list of ${params.length}`,
+      });
+    }
     const each = list.map((input, i) => ({
       input,
-      params: Array.isArray(params) ? ((params as readonly SamplingParams[])[i] ?? {}) : (params as SamplingParams),
+      params: (Array.isArray(params) ? params[i] : params) as SamplingParams,
     }));
     // All are checked before the first one runs.
     const checked = each.map(({ input, params: own }) => this.#check(input, own));

@@ -8,11 +8,10 @@ test('nothing said: the defaults that hold for every model', () => {
     target: 'auto',
     dtype: 'auto',
     maxBeamWidth: 1,
-    enableChunkedPrefill: true,
     skipTokenizerInit: false,
     loadFormat: 'auto',
     progress: silent,
-    kvCacheConfig: { freeGpuMemoryFraction: 0.9, tokensPerBlock: 32, enableBlockReuse: true, dtype: 'auto' },
+    kvCacheConfig: { tokensPerBlock: 32 },
     schedulerConfig: { capacitySchedulerPolicy: 'guaranteed_no_evict' },
   });
 });
@@ -26,7 +25,7 @@ test('what is said stands, inner defaults are filled in, undefined counts as lef
   });
   expect(options).toMatchObject({ target: 'cpu', dtype: 'float32', maxBatchSize: 8, maxBeamWidth: 1, seed: 0 });
   expect(options.signal).toBe(signal);
-  expect(options.kvCacheConfig).toMatchObject({ maxTokens: 4096, tokensPerBlock: 16, enableBlockReuse: true });
+  expect(options.kvCacheConfig).toMatchObject({ maxTokens: 4096, tokensPerBlock: 16 });
   expect('maxSeqLen' in options).toBe(false);
 });
 
@@ -46,7 +45,7 @@ describe('wrong options are refused', () => {
     [{ maxBatchSize: 0 }, /maxBatchSize: /],
     [{ maxNumTokens: 1.5 }, /maxNumTokens: .*whole number.*got 1\.5/],
     [{ maxSeqLen: Number.NaN }, /maxSeqLen: /],
-    [{ maxBeamWidth: '2' }, /maxBeamWidth: /],
+    [{ maxBeamWidth: 2 }, /maxBeamWidth: .*not built yet/],
     [{ seed: -1 }, /seed: /],
     [{ kvCacheConfig: { freeGpuMemoryFraction: 0 } }, /kvCacheConfig\.freeGpuMemoryFraction: /],
     [{ kvCacheConfig: { freeGpuMemoryFraction: 1.1 } }, /kvCacheConfig\.freeGpuMemoryFraction: /],

@@ -8,14 +8,10 @@ import { type Progress, silent } from '../base/progress.ts';
 export interface KvCacheConfig {
   /** Tokens that fit in the cache over all requests; the smaller of this and the memory's share counts. Default: what fits in the memory's share. */
   readonly maxTokens?: number;
-  /** Share of the device's free memory after weights and activations, above 0 to 1. Default 0.9. */
+  /** Share of the device's free memory after weights and activations, above 0 to 1. Default: 0.9 of a device's own memory, 0.25 of the host's. */
   readonly freeGpuMemoryFraction?: number;
   /** Tokens a block, a power of two. Default 32. */
   readonly tokensPerBlock?: number;
-  /** Shares the blocks of equal prompt beginnings between requests. Default true. */
-  readonly enableBlockReuse?: boolean;
-  /** What keys and values are stored in; 'auto' is the model's dtype. Default 'auto'. */
-  readonly dtype?: 'auto' | FloatDType;
 }
 
 export const capacitySchedulerPolicies = ['guaranteed_no_evict', 'max_utilization', 'static_batch'] as const;
@@ -45,12 +41,10 @@ export interface LLMOptions {
   readonly maxNumTokens?: number;
   /** Tokens of one request, prompt and output together, at most. Default: the model's context length. */
   readonly maxSeqLen?: number;
-  /** Beams of one request, at most. Default 1. */
+  /** Beams of one request, at most. Only 1, the default, is built yet. */
   readonly maxBeamWidth?: number;
   readonly kvCacheConfig?: KvCacheConfig;
   readonly schedulerConfig?: SchedulerConfig;
-  /** Cuts long prompts into chunks that share their steps with other requests. Default true. */
-  readonly enableChunkedPrefill?: boolean;
   /** Branch, tag or commit of a model on the hub. Default 'main'. */
   readonly revision?: string;
   /** Access token for the hub. Default: `HF_TOKEN`. */
@@ -74,9 +68,8 @@ export type ResolvedLLMOptions = LLMOptions & {
   readonly target: NonNullable<LLMOptions['target']>;
   readonly dtype: NonNullable<LLMOptions['dtype']>;
   readonly maxBeamWidth: number;
-  readonly kvCacheConfig: KvCacheConfig & Required<Omit<KvCacheConfig, 'maxTokens'>>;
+  readonly kvCacheConfig: KvCacheConfig & Required<Pick<KvCacheConfig, 'tokensPerBlock'>>;
   readonly schedulerConfig: Required<SchedulerConfig>;
-  readonly enableChunkedPrefill: boolean;
   readonly skipTokenizerInit: boolean;
   readonly loadFormat: NonNullable<LLMOptions['loadFormat']>;
   readonly progress: Progress;
@@ -92,8 +85,6 @@ const kvCacheSchema = z.strictObject({
   maxTokens: count,
   freeGpuMemoryFraction: z.number().gt(0).max(1).optional(),
   tokensPerBlock: powerOfTwo.optional(),
-  enableBlockReuse: z.boolean().optional(),
-  dtype,
 });
 
 const schedulerSchema = z.strictObject({
@@ -110,10 +101,9 @@ const schema = z.strictObject({
   maxBatchSize: count,
   maxNumTokens: count,
   maxSeqLen: count,
-  maxBeamWidth: count,
+  maxBeamWidth: z.literal(1, { error: 'expected 1: beam search is not built yet' }).optional(),
   kvCacheConfig: kvCacheSchema.optional(),
   schedulerConfig: schedulerSchema.optional(),
-  enableChunkedPrefill: z.boolean().optional(),
   revision: z.string().min(1).optional(),
   token: z.string().min(1).optional(),
   cacheDir: z.string().min(1).optional(),
@@ -166,16 +156,12 @@ export function resolveOptions(options: LLMOptions = {}): ResolvedLLMOptions {
     target: 'auto',
     dtype: 'auto',
     maxBeamWidth: 1,
-    enableChunkedPrefill: true,
     skipTokenizerInit: false,
     loadFormat: 'auto',
     progress: silent,
     ...given,
     kvCacheConfig: {
-      freeGpuMemoryFraction: 0.9,
       tokensPerBlock: 32,
-      enableBlockReuse: true,
-      dtype: 'auto',
       ...present(given.kvCacheConfig ?? {}),
     },
     schedulerConfig: {

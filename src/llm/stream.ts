@@ -44,6 +44,16 @@ function joinLogits(parts: readonly Logits[]): Logits | undefined {
   return { data, shape: [parts.reduce((sum, part) => sum + part.shape[0], 0), first.shape[1]] };
 }
 
+/** Sets a property that is computed when it is first read. */
+function lazy<T extends object, K extends keyof T>(target: T, key: K, compute: () => T[K] | undefined): void {
+  const get = () => {
+    const value = compute();
+    Object.defineProperty(target, key, { value, enumerable: true });
+    return value;
+  };
+  Object.defineProperty(target, key, { get, enumerable: true, configurable: true });
+}
+
 /** One sequence of the request, growing. */
 class Sequence {
   readonly index: number;
@@ -126,22 +136,24 @@ class Sequence {
 
   output(): StreamedCompletionOutput {
     const { params } = this.#context;
-    const tokenIds = [...this.tokenIds];
-    const generationLogits = params.returnGenerationLogits ? joinLogits(this.#logits) : undefined;
+    const [all, entries, parts] = [this.tokenIds, this.#logprobs, this.#logits];
+    const [from, count, numParts] = [this.#tokensRead, all.length, parts.length];
+    // What grows is copied when it is looked at, so that a stream costs no more than its deltas.
     const output: StreamedCompletionOutput = {
       index: this.index,
       text: this.#text,
       textDelta: this.#text.slice(this.#textRead),
-      tokenIds,
-      tokenIdsDelta: tokenIds.slice(this.#tokensRead),
+      tokenIds: [],
+      tokenIdsDelta: all.slice(from),
       cumulativeLogprob: this.#cumulative,
-      ...(params.logprobs === undefined ? {} : { logprobs: [...this.#logprobs] }),
-      ...(generationLogits === undefined ? {} : { generationLogits }),
       finishReason: this.#finishReason,
       stopReason: this.#stopReason,
     };
+    lazy(output, 'tokenIds', () => all.slice(0, count));
+    if (params.logprobs !== undefined) lazy(output, 'logprobs', () => entries.slice(0, count));
+    if (params.returnGenerationLogits) lazy(output, 'generationLogits', () => joinLogits(parts.slice(0, numParts)));
     this.#textRead = this.#text.length;
-    this.#tokensRead = tokenIds.length;
+    this.#tokensRead = count;
     return output;
   }
 }

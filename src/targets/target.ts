@@ -34,6 +34,8 @@ export interface DeviceMemory {
   /** Bytes there are and bytes free, as the device reports them. */
   readonly total: number;
   readonly free: number;
+  /** The host's memory, which other programs want as well, or the device's own. */
+  readonly kind: 'host' | 'device';
 }
 
 /** An opened device. */

@@ -20,7 +20,12 @@ const stories = JSON.parse(readFileSync(`${storyteller}/golden.json`, 'utf8')) a
 describe('storyteller-7m', () => {
   let llm: LLM;
   beforeAll(async () => {
-    llm = await LLM.load(storyteller, { target: 'reference', dtype: 'float32', cacheDir, kvCacheConfig: { maxTokens: 4096 } });
+    llm = await LLM.load(storyteller, {
+      target: 'reference',
+      dtype: 'float32',
+      cacheDir,
+      kvCacheConfig: { maxTokens: 4096 },
+    });
   });
   afterAll(async () => {
     await llm?.[Symbol.asyncDispose]();
@@ -28,8 +33,13 @@ describe('storyteller-7m', () => {
   });
 
   test('continues every stored prompt as transformers does, all at once', async () => {
-    const inputs = stories.map(({ kind, prompt }) => (kind === 'chat' ? { messages: [{ role: 'user', content: prompt }] } : prompt));
-    const outputs = await llm.generate(inputs, stories.map(({ greedy_token_ids }) => ({ maxTokens: greedy_token_ids.length, temperature: 0 })));
+    const inputs = stories.map(({ kind, prompt }) =>
+      kind === 'chat' ? { messages: [{ role: 'user', content: prompt }] } : prompt,
+    );
+    const outputs = await llm.generate(
+      inputs,
+      stories.map(({ greedy_token_ids }) => ({ maxTokens: greedy_token_ids.length, temperature: 0 })),
+    );
     outputs.forEach((output, i) => {
       expect(output.promptTokenIds).toEqual(stories[i]!.prompt_token_ids);
       expect(output.outputs[0]!.tokenIds).toEqual(stories[i]!.greedy_token_ids);
@@ -52,11 +62,25 @@ describe('storyteller-7m', () => {
     const free = (await llm.generate('Once upon a time', { maxTokens: 40, temperature: 0 })).outputs[0]!;
     expect(free.finishReason).toBe('length');
     const word = free.text.split(' ')[6]!;
-    const stopped = (await llm.generate('Once upon a time', { maxTokens: 40, temperature: 0, stop: [word] })).outputs[0]!;
-    expect(stopped).toMatchObject({ finishReason: 'stop', stopReason: word, text: free.text.slice(0, free.text.indexOf(word)) });
-    const kept = (await llm.generate('Once upon a time', { maxTokens: 40, temperature: 0, stop: word, includeStopStrInOutput: true })).outputs[0]!;
+    const stopped = (await llm.generate('Once upon a time', { maxTokens: 40, temperature: 0, stop: [word] }))
+      .outputs[0]!;
+    expect(stopped).toMatchObject({
+      finishReason: 'stop',
+      stopReason: word,
+      text: free.text.slice(0, free.text.indexOf(word)),
+    });
+    const kept = (
+      await llm.generate('Once upon a time', {
+        maxTokens: 40,
+        temperature: 0,
+        stop: word,
+        includeStopStrInOutput: true,
+      })
+    ).outputs[0]!;
     expect(kept.text).toBe(stopped.text + word);
-    const byToken = (await llm.generate('Once upon a time', { maxTokens: 40, temperature: 0, stopTokenIds: [free.tokenIds[10]!] })).outputs[0]!;
+    const byToken = (
+      await llm.generate('Once upon a time', { maxTokens: 40, temperature: 0, stopTokenIds: [free.tokenIds[10]!] })
+    ).outputs[0]!;
     expect(byToken).toMatchObject({ finishReason: 'stop', stopReason: free.tokenIds[10] });
     expect(byToken.tokenIds.length).toBeLessThanOrEqual(10);
   });
@@ -137,8 +161,12 @@ describe('storyteller-7m', () => {
   });
 
   test('refuses prompts that cannot be served, with the numbers', async () => {
-    await expect(async () => await llm.generate({ promptTokenIds: [1, 4096] })).rejects.toThrow(/promptTokenIds\[1\].*0 to 4095; got 4096/);
-    await expect(async () => await llm.generate({ promptTokenIds: new Array(600).fill(5) })).rejects.toThrow(/fewer than maxSeqLen = 512.*600 tokens/);
+    await expect(async () => await llm.generate({ promptTokenIds: [1, 4096] })).rejects.toThrow(
+      /promptTokenIds\[1\].*0 to 4095; got 4096/,
+    );
+    await expect(async () => await llm.generate({ promptTokenIds: new Array(600).fill(5) })).rejects.toThrow(
+      /fewer than maxSeqLen = 512.*600 tokens/,
+    );
     await expect(async () => await llm.generate('')).rejects.toThrow(/no tokens/);
     await expect(async () => await llm.generate({ messages: [] })).rejects.toThrow(/messages/);
   });

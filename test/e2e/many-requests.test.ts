@@ -30,7 +30,12 @@ const solo: number[][] = [];
 
 beforeAll(async () => {
   using checkpoint = await openCheckpoint(goldenPath('mistral-swa'), { cacheDir: folder });
-  await buildEngine({ checkpoint, target: findTarget('reference'), engineDir, build: { dtype: 'float32', maxSeqLen: 80, maxBatchSize: 16, maxNumTokens: 48, tokensPerBlock: 8 } });
+  await buildEngine({
+    checkpoint,
+    target: findTarget('reference'),
+    engineDir,
+    build: { dtype: 'float32', maxSeqLen: 80, maxBatchSize: 16, maxNumTokens: 48, tokensPerBlock: 8 },
+  });
   await using executor = await Executor.create({ session: { engineDir, target: 'reference' } });
   for (const { promptTokenIds, maxTokens } of requests) {
     const result = await executor.enqueue({ promptTokenIds, samplingParams: { maxTokens, ignoreEos: true } }).result();
@@ -49,7 +54,10 @@ describe.each([
   { name: 'smallest pool, guaranteed_no_evict', policy: 'guaranteed_no_evict', blocks: 10, preempts: false },
 ] as const)('$name', ({ policy, blocks, preempts }) => {
   test('every finished request equals its solo run and all blocks are free at the end', async () => {
-    await using executor = await Executor.create({ session: { engineDir, target: 'reference', kvCacheConfig: { maxTokens: blocks * 8 } }, schedulerConfig: { capacitySchedulerPolicy: policy } });
+    await using executor = await Executor.create({
+      session: { engineDir, target: 'reference', kvCacheConfig: { maxTokens: blocks * 8 } },
+      schedulerConfig: { capacitySchedulerPolicy: policy },
+    });
     expect(executor.limits.numBlocks).toBe(blocks);
     let [finished, cancelled] = [0, 0];
     await Promise.all(

@@ -10,7 +10,7 @@ import type { Batch, Session, SessionLimits } from './batch.ts';
 import type { KvCacheConfig, SessionOptions } from './options.ts';
 
 /** Share of free memory that the KV cache may take when nothing is said. */
-const defaultFraction = 0.5;
+const defaultFraction = { device: 0.9, host: 0.25 } as const;
 
 /** How many blocks the pool gets: as asked, or as many as the batch could ever use, within the share of free memory. */
 function poolSize(engine: Engine, target: Target, device: Device, config: KvCacheConfig): number {
@@ -18,7 +18,8 @@ function poolSize(engine: Engine, target: Target, device: Device, config: KvCach
   const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
   const useful = plan.limits.maxBatchSize * plan.maxBlocksPerSequence;
   if (config.maxTokens !== undefined) return Math.min(useful, Math.ceil(config.maxTokens / plan.tokensPerBlock));
-  const free = device.memory().free * (config.freeGpuMemoryFraction ?? defaultFraction);
+  const memory = device.memory();
+  const free = memory.free * (config.freeGpuMemoryFraction ?? defaultFraction[memory.kind]);
   const fits = perBlock === 0 ? useful : Math.floor(free / perBlock);
   if (fits < 1) {
     throw new TargetError('no memory for the KV cache', {

@@ -25,7 +25,7 @@ export const referenceTarget: Target = {
     return {
       target: 'reference',
       name: 'reference',
-      memory: () => ({ total: totalmem(), free: freemem() }),
+      memory: () => ({ total: totalmem(), free: freemem(), kind: 'host' }),
       load: async (source: ProgramSource) => new ReferenceProgram(source),
       [Symbol.asyncDispose]: async () => close(),
     };
