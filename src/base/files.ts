@@ -5,16 +5,35 @@ import { basename, dirname, join } from 'node:path';
 
 const marker = '.partial-';
 
-/** Folders and files being written right now, removed when the process is told to end. */
+/** Folders being written right now. They are removed when the process ends before they are done. */
 const pending = new Set<string>();
-let hooked = false;
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-function hookExit(): void {
-  if (hooked) return;
-  hooked = true;
-  process.once('exit', () => {
-    for (const path of pending) rmSync(path, { recursive: true, force: true });
-  });
+function sweep(): void {
+  for (const path of pending) rmSync(path, { recursive: true, force: true });
+}
+
+/** A signal that nobody else heeds would end the process without a word: sweep, then let it. */
+function heed(signal: NodeJS.Signals): void {
+  if (process.listenerCount(signal) > 1) return;
+  sweep();
+  process.removeListener(signal, heed);
+  process.kill(process.pid, signal);
+}
+
+function begin(path: string): void {
+  if (pending.size === 0) {
+    process.on('exit', sweep);
+    for (const signal of signals) process.on(signal, heed);
+  }
+  pending.add(path);
+}
+
+function end(path: string): void {
+  pending.delete(path);
+  if (pending.size > 0) return;
+  process.removeListener('exit', sweep);
+  for (const signal of signals) process.removeListener(signal, heed);
 }
 
 /** True when the process that began this partial path is gone. */
@@ -35,7 +54,6 @@ function abandoned(path: string): boolean {
  * Leftovers of processes that were killed are swept first.
  */
 export async function writeFolder<Result>(target: string, write: (folder: string) => Promise<Result>): Promise<Result> {
-  hookExit();
   const parent = dirname(target);
   mkdirSync(parent, { recursive: true });
   const prefix = `.${basename(target)}${marker}`;
@@ -44,24 +62,24 @@ export async function writeFolder<Result>(target: string, write: (folder: string
       rmSync(join(parent, name), { recursive: true, force: true });
   }
   const partial = join(parent, `${prefix}${process.pid}-${randomBytes(4).toString('hex')}`);
-  pending.add(partial);
+  begin(partial);
   try {
     mkdirSync(partial);
     const result = await write(partial);
     if (existsSync(target)) {
       const old = `${partial}-old`;
-      pending.add(old);
+      begin(old);
       renameSync(target, old);
       renameSync(partial, target);
       rmSync(old, { recursive: true, force: true });
-      pending.delete(old);
+      end(old);
     } else {
       renameSync(partial, target);
     }
     return result;
   } finally {
     rmSync(partial, { recursive: true, force: true });
-    pending.delete(partial);
+    end(partial);
   }
 }
 

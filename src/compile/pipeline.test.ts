@@ -31,7 +31,9 @@ describe('stages of llama', () => {
 
   test('the plan has one launch an op and gives no memory to views', () => {
     const { plan, graph } = llama;
-    expect(plan.phases.forward.map((step) => step.op)).toEqual(graph.nodes.filter((node) => node.op !== 'slice' && node.op !== 'sample').map((node) => node.op));
+    expect(plan.phases.forward.map((step) => step.op)).toEqual(
+      graph.nodes.filter((node) => node.op !== 'slice' && node.op !== 'sample').map((node) => node.op),
+    );
     expect(plan.phases.sample.map((step) => step.op)).toEqual(['sample']);
     const rope = plan.phases.forward.find((step) => step.op === 'ropeCache')!;
     const [q, k, v] = ['q', 'k', 'v'].map((name) => plan.tensors[rope.args[name]!]!);
@@ -57,7 +59,13 @@ describe('stages of llama', () => {
 test('a checkpoint that holds q, k, v merged is not taken apart', async () => {
   const { graph } = await compiled('phi3');
   const qkv = graph.weights.find(({ value }) => value.name === 'transformer.layers.0.attention.q+k+v.weight')!;
-  expect(qkv.from).toEqual({ kind: 'slice', axis: 0, start: 0, end: 128, of: { kind: 'source', name: 'model.layers.0.self_attn.qkv_proj.weight' } });
+  expect(qkv.from).toEqual({
+    kind: 'slice',
+    axis: 0,
+    start: 0,
+    end: 128,
+    of: { kind: 'source', name: 'model.layers.0.self_attn.qkv_proj.weight' },
+  });
 });
 
 test('tied embeddings and rotary frequencies are kept once', async () => {
@@ -73,8 +81,10 @@ test('norms after both parts leave nothing to fuse but the last', async () => {
 });
 
 describe('passes on small graphs', () => {
-  const float = (builder: GraphBuilder, name: string, columns: number) => builder.input(name, 'float32', ['T', columns]);
-  const weight = (builder: GraphBuilder, name: string, rows: number, dtype: 'float32' | 'bfloat16' = 'float32') => builder.weight(name, dtype, [rows, 4], values(new Array(rows * 4).fill(rows), [rows, 4]));
+  const float = (builder: GraphBuilder, name: string, columns: number) =>
+    builder.input(name, 'float32', ['T', columns]);
+  const weight = (builder: GraphBuilder, name: string, rows: number, dtype: 'float32' | 'bfloat16' = 'float32') =>
+    builder.weight(name, dtype, [rows, 4], values(new Array(rows * 4).fill(rows), [rows, 4]));
 
   test('products of different storage are not merged', () => {
     const builder = new GraphBuilder('mixed');

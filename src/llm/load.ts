@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { readEnv } from '../base/env.ts';
 import { CheckpointError, EngineError } from '../base/errors.ts';
+import type { Progress } from '../base/progress.ts';
 import type { BuildConfig } from '../compile/build.ts';
 import { cachedEngine } from '../compile/cache.ts';
 import { isEngine, openEngine } from '../compile/engine/read.ts';
@@ -96,7 +97,12 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     refuseMismatch(path, options);
     return { engineDir: path, built: false };
   }
-  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, progress, kvCacheConfig } = options;
+  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, kvCacheConfig, signal } = options;
+  // The build looks at the signal whenever it reports: an aborted one leaves nothing behind.
+  const progress: Progress = (event) => {
+    signal?.throwIfAborted();
+    options.progress(event);
+  };
   const cacheDir = options.cacheDir ?? readEnv().cacheDir;
   using checkpoint = await openCheckpoint(path, { cacheDir });
   options.signal?.throwIfAborted();

@@ -1,4 +1,13 @@
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -40,10 +49,18 @@ describe('engine folder', () => {
   test('has TensorRT-LLM’s layout, and a rank file that is a safetensors file', () => {
     const config = JSON.parse(readFileSync(join(good, 'config.json'), 'utf8'));
     expect(Object.keys(config)).toEqual(['version', 'producer', 'pretrained_config', 'build_config']);
-    expect(config.pretrained_config).toMatchObject({ architecture: 'LlamaForCausalLM', num_attention_heads: 4, head_size: 16, hidden_act: 'silu' });
+    expect(config.pretrained_config).toMatchObject({
+      architecture: 'LlamaForCausalLM',
+      num_attention_heads: 4,
+      head_size: 16,
+      hidden_act: 'silu',
+    });
     expect(config.build_config).toMatchObject({ max_seq_len: 32, max_batch_size: 2, target: 'reference' });
     using file = openSafetensors(join(good, 'rank0.engine'));
-    expect(file.tensors.get('transformer.layers.0.attention.q+k+v.weight')).toMatchObject({ dtype: 'bfloat16', shape: [128, 64] });
+    expect(file.tensors.get('transformer.layers.0.attention.q+k+v.weight')).toMatchObject({
+      dtype: 'bfloat16',
+      shape: [128, 64],
+    });
     expect(JSON.parse(file.metadata['typert.plan']!).target).toBe('reference');
   });
 
@@ -53,11 +70,26 @@ describe('engine folder', () => {
       expect(() => openEngine(path)).toThrow(message);
     };
     refused(join(folder, 'nowhere'), /no engine; expected a folder with config.json and rank0.engine.*typert build/);
-    refused(damaged('newer', (path) => edit(path, (json) => Object.assign(json, { version: 99 }))), /config\.json: engine of a newer version; expected version up to 1; got 99\. Update typert/);
-    refused(damaged('config', (path) => writeFileSync(join(path, 'config.json'), '{')), /config\.json: cannot be read.*Build it again/);
-    refused(damaged('field', (path) => edit(path, (json) => Object.assign(json.build_config!, { max_seq_len: -1 }))), /config\.json: damaged engine config.*max_seq_len/);
-    refused(damaged('short', (path) => truncateSync(join(path, 'rank0.engine'), 5000)), /rank0\.engine: damaged engine.*Build it again/);
-    refused(damaged('empty', (path) => writeFileSync(join(path, 'rank0.engine'), '')), /rank0\.engine: damaged engine/);
+    refused(
+      damaged('newer', (path) => edit(path, (json) => Object.assign(json, { version: 99 }))),
+      /config\.json: engine of a newer version; expected version up to 1; got 99\. Update typert/,
+    );
+    refused(
+      damaged('config', (path) => writeFileSync(join(path, 'config.json'), '{')),
+      /config\.json: cannot be read.*Build it again/,
+    );
+    refused(
+      damaged('field', (path) => edit(path, (json) => Object.assign(json.build_config!, { max_seq_len: -1 }))),
+      /config\.json: damaged engine config.*max_seq_len/,
+    );
+    refused(
+      damaged('short', (path) => truncateSync(join(path, 'rank0.engine'), 5000)),
+      /rank0\.engine: damaged engine.*Build it again/,
+    );
+    refused(
+      damaged('empty', (path) => writeFileSync(join(path, 'rank0.engine'), '')),
+      /rank0\.engine: damaged engine/,
+    );
   });
 
   test('leaves nothing behind when the weights cannot be read to the end', async () => {
@@ -65,7 +97,9 @@ describe('engine folder', () => {
     cpSync(goldenPath('llama'), broken, { recursive: true });
     using checkpoint = await openCheckpoint(broken, { cacheDir: folder });
     truncateSync(join(broken, 'model.safetensors'), 100_000);
-    await expect(buildEngine({ checkpoint, target: referenceTarget, engineDir: join(folder, 'never'), build })).rejects.toThrow(/model\.safetensors/);
+    await expect(
+      buildEngine({ checkpoint, target: referenceTarget, engineDir: join(folder, 'never'), build }),
+    ).rejects.toThrow(/model\.safetensors/);
     expect(existsSync(join(folder, 'never'))).toBe(false);
     expect(readdirSync(folder).filter((name) => name.includes('partial'))).toEqual([]);
   });
@@ -78,7 +112,13 @@ describe('build cache', () => {
     const cacheDir = join(folder, 'cache');
     const run = async (settings: object = {}) => {
       using checkpoint = await openCheckpoint(copy, { cacheDir });
-      return await cachedEngine({ checkpoint, target: referenceTarget, build: { ...build, ...settings }, cacheDir, progress: () => {} });
+      return await cachedEngine({
+        checkpoint,
+        target: referenceTarget,
+        build: { ...build, ...settings },
+        cacheDir,
+        progress: () => {},
+      });
     };
     const first = await run();
     expect(first.built).toBe(true);

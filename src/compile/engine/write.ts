@@ -5,10 +5,9 @@ import { byteLength, dtypes, isBlockDType } from '../../base/dtype.ts';
 import { EngineError } from '../../base/errors.ts';
 import { writeFolder } from '../../base/files.ts';
 import type { Progress } from '../../base/progress.ts';
-import { castTensor } from '../../define/checkpoint/cast.ts';
 import { type TensorToWrite, writeSafetensors } from '../../define/checkpoint/safetensors-write.ts';
 import type { TensorSource } from '../../define/checkpoint/tensors.ts';
-import { readWeight } from '../../define/checkpoint/weights.ts';
+import { streamWeight } from '../../define/checkpoint/weights.ts';
 import type { GraphWeight } from '../../define/graph/graph.ts';
 import type { Plan } from '../../targets/plan.ts';
 import { type EngineConfig, engineVersion, metadataKeys } from './schema.ts';
@@ -51,7 +50,7 @@ export async function writeEngine(
       ({ name, bytes, weight }) => {
         done += bytes;
         progress({ task: 'write engine', done, total, unit: 'bytes', item: name });
-        return castTensor(readWeight(weight.from, tensors), weight.value.dtype).data;
+        return streamWeight(weight.from, tensors, weight.value.dtype);
       },
     );
     try {

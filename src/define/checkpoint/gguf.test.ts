@@ -51,7 +51,7 @@ const ignored =
 describe('a GGUF is the Hugging Face folder it was made from', () => {
   const cases: [file: string, tolerance: number][] = [
     ['llama', 0],
-    ['llama.q8_0', 2e-3],
+    ['llama.q8_0', 2e-2],
     ['llama-tied-rope-llama3', 0],
     ['llama-yarn-bias', 0],
     ['qwen3', 0],

@@ -41,8 +41,10 @@ async function request(
     return { response, from };
   if (response.status === 200) return { response, from: 0 };
   await response.body?.cancel();
-  if (response.status === 416 || response.status === 206) return request(url, 0, access, signal);
-  if (response.status === 429 || response.status >= 500) throw new Interrupted(`status ${response.status}`);
+  // The range is not what the server has: begin anew, once.
+  if (from > 0 && (response.status === 416 || response.status === 206)) return request(url, 0, access, signal);
+  if (response.status === 206 || response.status === 416 || response.status === 429 || response.status >= 500)
+    throw new Interrupted(`status ${response.status}`);
   throw statusError(access, response.status, response.headers.get('x-error-code') ?? undefined, url);
 }
 
@@ -67,12 +69,12 @@ async function attempt(
         clearTimeout(timer);
         timer = setTimeout(() => stall.abort(), stallMs);
         try {
-          await handle.write(chunk as Uint8Array);
+          await handle.appendFile(chunk as Uint8Array);
         } catch (error) {
           throw fileError('cannot be written', partial, error);
         }
         done += (chunk as Uint8Array).length;
-        if (done > file.bytes) break;
+        if (done > file.bytes) throw tooMuch(file, partial);
         onBytes(done);
       }
       if (done < file.bytes) throw new Interrupted(`the connection ended after ${done} of ${file.bytes} bytes`);
@@ -88,6 +90,16 @@ async function attempt(
   } finally {
     clearTimeout(timer);
   }
+}
+
+function tooMuch(file: RemoteFile, partial: string): HubError {
+  rmSync(partial, { force: true });
+  return new HubError('is longer than announced', {
+    where: file.path,
+    expected: `${file.bytes} bytes`,
+    got: 'more',
+    remedy: 'Run the command again; if it stays so, check HF_ENDPOINT',
+  });
 }
 
 async function verify(file: RemoteFile, partial: string): Promise<void> {

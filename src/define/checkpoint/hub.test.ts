@@ -61,7 +61,10 @@ function content(request: IncomingMessage, response: ServerResponse, data: Buffe
     range === null ? headers : { ...headers, 'content-range': `bytes ${from}-${data.length - 1}/${data.length}` },
   );
   const cut = data === large ? cuts.shift() : undefined;
-  if (cut === undefined) return void response.end(body);
+  if (cut === undefined) {
+    response.end(body);
+    return;
+  }
   if (cut > 0) response.write(body.subarray(0, cut));
   else response.flushHeaders();
   setTimeout(() => response.destroy(), 20);
@@ -74,15 +77,26 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   const url = new URL(request.url ?? '/', endpoint);
   const path = decodeURIComponent(url.pathname);
   const cdn = /^\/cdn\/([^/]+\/[^/]+)\/(.+)$/.exec(path);
-  if (cdn !== null) return content(request, response, filesOf(cdn[1])![cdn[2]!]!.data);
+  if (cdn !== null) {
+    content(request, response, filesOf(cdn[1])![cdn[2]!]!.data);
+    return;
+  }
   const api = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/([^/]+)/.exec(path);
   const resolve = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
   const [, id, revision] = api === null ? [undefined, resolve?.[1], resolve?.[2]] : [undefined, api[1], api[3]];
-  if (id === 'org/gated' && request.headers.authorization !== 'Bearer hf_good') return fail(response, 401, 'GatedRepo');
+  if (id === 'org/gated' && request.headers.authorization !== 'Bearer hf_good') {
+    fail(response, 401, 'GatedRepo');
+    return;
+  }
   const files = filesOf(id);
-  if (files === undefined)
-    return fail(response, request.headers.authorization === undefined ? 401 : 404, 'RepoNotFound');
-  if (revision !== 'main' && revision !== commit) return fail(response, 404, 'RevisionNotFound');
+  if (files === undefined) {
+    fail(response, request.headers.authorization === undefined ? 401 : 404, 'RepoNotFound');
+    return;
+  }
+  if (revision !== 'main' && revision !== commit) {
+    fail(response, 404, 'RevisionNotFound');
+    return;
+  }
   if (api?.[2] === 'revision') {
     log.push('revision');
     response
@@ -102,7 +116,10 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
     return;
   }
   const file = files[resolve?.[3] ?? ''];
-  if (file === undefined) return fail(response, 404, 'EntryNotFound');
+  if (file === undefined) {
+    fail(response, 404, 'EntryNotFound');
+    return;
+  }
   if (file.lfs) {
     const headers = { location: `/cdn/${id}/${resolve![3]}`, 'x-linked-etag': `"${sha256}"`, 'x-repo-commit': commit };
     response.writeHead(302, headers).end();

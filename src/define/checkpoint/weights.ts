@@ -148,6 +148,37 @@ export function describe(expr: WeightExpr): string {
   return 'parts' in expr ? expr.parts.map(describe).join(' + ') : describe(expr.of);
 }
 
+/** Elements read and converted at a time. */
+const piece = 1 << 20;
+
+/** The elements of a weight from `start` on, as float or block bytes: whole rows of blocks only. */
+function* readPieces(name: string, from: TensorSource, start: number, end: number): Generator<TensorData> {
+  const { dtype } = from.tensors.get(name)!;
+  for (let at = start; at < end; at += piece) {
+    const next = Math.min(at + piece, end);
+    const offset = byteLength(dtype, at);
+    yield { dtype, shape: [next - at], data: from.read(name, offset, byteLength(dtype, next) - offset) };
+  }
+}
+
+/** A weight's bytes in `dtype`, in order and in pieces: what is joined or cut by rows is never in memory whole. */
+export function* streamWeight(expr: WeightExpr, from: TensorSource, dtype: DType): Generator<Uint8Array> {
+  const { shape } = weightMeta(expr, from);
+  if (expr.kind === 'stack' || (expr.kind === 'concat' && count(shape.slice(0, expr.axis)) === 1)) {
+    for (const part of expr.parts) yield* streamWeight(part, from, dtype);
+  } else if (expr.kind === 'reshape') {
+    yield* streamWeight(expr.of, from, dtype);
+  } else if (expr.kind === 'source') {
+    for (const part of readPieces(expr.name, from, 0, count(shape))) yield castTensor(part, dtype).data;
+  } else if (expr.kind === 'slice' && expr.axis === 0 && expr.of.kind === 'source') {
+    const row = count(shape.slice(1));
+    for (const part of readPieces(expr.of.name, from, expr.start * row, expr.end * row))
+      yield castTensor(part, dtype).data;
+  } else {
+    yield castTensor(readWeight(expr, from), dtype).data;
+  }
+}
+
 /** Computes a weight. Memory: the result plus at most its largest part. */
 export function readWeight(expr: WeightExpr, from: TensorSource): TensorData {
   const meta = weightMeta(expr, from);

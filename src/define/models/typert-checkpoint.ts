@@ -6,10 +6,9 @@ import { byteLength, dtypes, type FloatDType, isBlockDType, isFloatDType } from 
 import { CheckpointError, ConfigError, show } from '../../base/errors.ts';
 import { writeFolder } from '../../base/files.ts';
 import { type Progress, silent } from '../../base/progress.ts';
-import { castTensor } from '../checkpoint/cast.ts';
 import { writeSafetensors } from '../checkpoint/safetensors-write.ts';
 import type { Checkpoint, TensorSource } from '../checkpoint/tensors.ts';
-import { concat, readWeight, slice, source, type WeightExpr, weightMeta } from '../checkpoint/weights.ts';
+import { concat, slice, source, streamWeight, type WeightExpr, weightMeta } from '../checkpoint/weights.ts';
 import { type Parameter, parametersOf, snakeCase } from '../nn/module.ts';
 import type { CausalLM } from '../nn/step.ts';
 import { Fields } from './fields.ts';
@@ -158,7 +157,7 @@ export async function writeTypertCheckpoint({
     await writeSafetensors(join(folder, 'rank0.safetensors'), entries, {}, ({ name, from, kept, bytes }) => {
       done += bytes;
       progress({ task: 'convert', done, total, unit: 'bytes', item: name });
-      return castTensor(readWeight(from, checkpoint.tensors), kept).data;
+      return streamWeight(from, checkpoint.tensors, kept);
     });
     const json = {
       producer: { name: 'typert' },
