@@ -22,7 +22,8 @@ export function openGgufCheckpoint(path: string, { cacheDir }: { cacheDir: strin
     }
     const { config, modelType, heads, kvHeads } = ggufConfig(file);
     const tensors = huggingFaceTensors(file, modelType, { heads, kvHeads });
-    const assets = ggufAssets(file);
+    // A large SentencePiece vocabulary takes seconds to turn into merges; metadata stays in memory after the file is closed.
+    const assets = (): Map<string, string> => ggufAssets(file);
     return makeCheckpoint({ format: 'gguf', path, config, tensors, assets, files: [path], cacheDir });
   } catch (error) {
     file[Symbol.dispose]();

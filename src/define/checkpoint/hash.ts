@@ -47,7 +47,9 @@ function writeMemo(cacheDir: string, path: string, memo: Memo): void {
     renameSync(partial, memoFile(cacheDir));
   } catch {
     // The memo only saves time: a cache folder that cannot be written is no reason to fail.
-    rmSync(partial, { force: true });
+    try {
+      rmSync(partial, { force: true });
+    } catch {}
   }
 }
 

@@ -41,25 +41,33 @@ export function readAssets(folder: string): Map<string, string> {
   return assets;
 }
 
-/** Makes a Checkpoint of its parts; `files` are those whose contents enter the content hash. */
+/**
+ * Makes a Checkpoint of its parts; `files` are those whose contents enter the content hash. Assets given as a function are made when first
+ * asked for and must follow from `files` alone: they do not enter the hash, so that finding a built engine costs no tokenizer.
+ */
 export function makeCheckpoint(parts: {
   readonly format: CheckpointFormat;
   readonly path: string;
   readonly config: JsonObject;
   readonly tensors: TensorSource;
-  readonly assets: ReadonlyMap<string, string>;
+  readonly assets: ReadonlyMap<string, string> | (() => ReadonlyMap<string, string>);
   readonly files: readonly string[];
   readonly cacheDir: string;
 }): Checkpoint {
-  const { format, path, config, tensors, assets, files, cacheDir } = parts;
+  const { format, path, config, tensors, files, cacheDir } = parts;
   let hash: Promise<string> | undefined;
+  let { assets } = parts;
+  const hashed = typeof assets === 'function' ? new Map<string, string>() : assets;
   return {
     format,
     path,
     config,
     tensors,
-    assets,
-    contentHash: () => (hash ??= checkpointHash(config, assets, tensors, files, cacheDir)),
+    get assets() {
+      if (typeof assets === 'function') assets = assets();
+      return assets;
+    },
+    contentHash: () => (hash ??= checkpointHash(config, hashed, tensors, files, cacheDir)),
     [Symbol.dispose]: () => tensors[Symbol.dispose](),
   };
 }

@@ -78,7 +78,7 @@ function parseEntry(
   if (bytes !== end - begin) {
     return refuse(
       'size does not match its shape',
-      `${bytes} bytes for ${value.dtype} [${shape}]`,
+      `${bytes} bytes for ${value.dtype} [${shape.slice(0, 8)}${shape.length > 8 ? ', …' : ''}]`,
       `${end - begin} bytes`,
     );
   }

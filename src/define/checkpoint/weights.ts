@@ -5,6 +5,7 @@ import { CheckpointError } from '../../base/errors.ts';
 import { castTensor } from './cast.ts';
 import type { TensorData, TensorSource } from './tensors.ts';
 
+/** The recipe of a weight over a checkpoint's tensors. */
 export type WeightExpr =
   /** A tensor of the checkpoint, by name. */
   | { readonly kind: 'source'; readonly name: string }
@@ -27,9 +28,13 @@ export type WeightExpr =
   /** Numbers known at build, float32 (rotary frequencies, ALiBi slopes). */
   | { readonly kind: 'values'; readonly shape: readonly number[]; readonly values: readonly number[] };
 
+/** The tensor of that name. */
 export const source = (name: string): WeightExpr => ({ kind: 'source', name });
+/** Joins along `axis`. */
 export const concat = (axis: number, parts: readonly WeightExpr[]): WeightExpr => ({ kind: 'concat', axis, parts });
+/** Joins along a new first axis. */
 export const stack = (parts: readonly WeightExpr[]): WeightExpr => ({ kind: 'stack', parts });
+/** Entries [`start`, `end`) along `axis`. */
 export const slice = (of: WeightExpr, axis: number, start: number, end: number): WeightExpr => ({
   kind: 'slice',
   axis,
@@ -37,8 +42,11 @@ export const slice = (of: WeightExpr, axis: number, start: number, end: number):
   end,
   of,
 });
+/** The same elements in the same order under another shape. */
 export const reshape = (of: WeightExpr, shape: readonly number[]): WeightExpr => ({ kind: 'reshape', shape, of });
+/** Swaps the last two axes. */
 export const transpose = (of: WeightExpr): WeightExpr => ({ kind: 'transpose', of });
+/** Numbers known at build, float32; `shape` is that of a vector by default. */
 export const values = (data: readonly number[], shape: readonly number[] = [data.length]): WeightExpr => ({
   kind: 'values',
   shape,
