@@ -25,6 +25,7 @@ export const dtypes = {
   q6_k: { blockSize: 256, blockBytes: 210, safetensors: 'U8' },
 } as const;
 
+/** Every dtype that a tensor of a checkpoint, graph or engine may have. */
 export type DType = keyof typeof dtypes;
 /** The types that activations and arithmetic use. */
 export type FloatDType = 'float32' | 'bfloat16' | 'float16';

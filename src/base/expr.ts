@@ -1,8 +1,11 @@
 // Symbolic sizes: a dim is a number or an expression over T (tokens of the step), R (requests) and L (rows that want logits).
 // Expressions are plain JSON, folded when built, so that equal sizes print equally.
 
+/** T: tokens of the step, R: requests, L: rows that want logits. */
 export type DimSymbol = 'T' | 'R' | 'L';
+/** A size: a number, a symbol, or an operation on two sizes. */
 export type Expr = number | DimSymbol | readonly [op: 'add' | 'mul' | 'ceildiv' | 'min' | 'max', a: Expr, b: Expr];
+/** Sizes of a tensor, outermost first. */
 export type Shape = readonly Expr[];
 /** The values of the symbols in one step. */
 export interface Dims {

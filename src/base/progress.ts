@@ -1,5 +1,6 @@
 // Progress of long work, as events. Who shows them (a bar, lines, JSON) decides the caller; `silent` is the default of the library.
 
+/** How far a piece of long work has come. */
 export interface ProgressEvent {
   /** What is being done: 'download', 'read weights', 'compile' … */
   readonly task: string;
@@ -12,5 +13,6 @@ export interface ProgressEvent {
   readonly item?: string;
 }
 
+/** A listener for progress. */
 export type Progress = (event: ProgressEvent) => void;
 export const silent: Progress = () => {};

@@ -1,10 +1,13 @@
 // Checkpoint → engine: the whole line of the compiler in one place.
+
+import { debug } from '../base/debug.ts';
 import type { FloatDType } from '../base/dtype.ts';
 import { CompileError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
 import { version } from '../base/version.ts';
 import type { Checkpoint } from '../define/checkpoint/tensors.ts';
 import type { Graph } from '../define/graph/graph.ts';
+import { printGraph } from '../define/graph/print.ts';
 import { bindModel, enginePolicy, identify, type KnownModel } from '../define/models/bind.ts';
 import { toTypertConfig } from '../define/models/typert-checkpoint.ts';
 import { traceModel } from '../define/nn/trace.ts';
@@ -81,12 +84,17 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
   const bound = bindModel(model, checkpoint, maxSeqLen, enginePolicy(dtype, target.keepsBlocks));
   const traced = traceModel(bound, { name: config.architecture, dtype, maxBlocksPerSequence });
   stages.set('trace', traced);
-  const graph = runPipeline(traced, (pass, after) => stages.set(pass.name, after));
+  const graph = runPipeline(traced, (pass, after) => {
+    stages.set(pass.name, after);
+    debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
+  });
+  debug(4, () => printGraph(graph));
   const limits = { maxBatchSize, maxNumTokens, maxNumLogits: Math.max(maxBatchSize, Math.min(64, maxNumTokens)) };
   const { plan, arena } = makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence });
   return { model, dtype, maxSeqLen, plan, arena, stages, graph };
 }
 
+/** Options of `buildEngine`. */
 export interface BuildOptions {
   readonly checkpoint: Checkpoint;
   readonly target: Target;
@@ -119,6 +127,7 @@ export async function buildEngine({
       tokens_per_block: plan.tokensPerBlock,
     },
   };
+  debug(1, () => `building ${model.config.architecture} for ${target.name} into ${engineDir}`);
   const bytes = await writeEngine(
     engineDir,
     { config, plan, weights: graph.weights, tensors: checkpoint.tensors, assets: checkpoint.assets },

@@ -1,5 +1,7 @@
 // `typert/engine`: compile checkpoints into engines, open and inspect them.
 
+/** @module typert/engine */
+
 export { openCheckpoint } from '../define/checkpoint/open.ts';
 export type { Checkpoint } from '../define/checkpoint/tensors.ts';
 export { findTarget, targets } from '../targets/index.ts';

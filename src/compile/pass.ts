@@ -6,5 +6,6 @@ export interface Pass {
   readonly name: string;
   /** One sentence for `typert inspect`. */
   readonly does: string;
+  /** Gives the new graph; the old one stays as it is. */
   readonly run: (graph: Graph) => Graph;
 }

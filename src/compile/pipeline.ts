@@ -8,6 +8,7 @@ import { fuseResidualNorm } from './passes/fuse-residual-norm.ts';
 import { lowerAttention } from './passes/lower-attention.ts';
 import { mergeMatmuls } from './passes/merge-matmuls.ts';
 
+/** The passes, in the order in which they run. */
 export const pipeline: readonly Pass[] = [canonicalise, mergeMatmuls, fuseResidualNorm, fuseGated, lowerAttention];
 
 /** Runs all passes; `observe` sees the graph after each. */

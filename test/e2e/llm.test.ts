@@ -1,5 +1,5 @@
 // The LLM as a user has it: bundled model, stored continuations by Hugging Face transformers, streaming, stops, logits, cancellation, disposal.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { LLM, openResources, RequestError, type RequestOutput, type SamplingParams, UsageError } from 'typert';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -198,3 +198,18 @@ test('narrow dtypes agree with float32 but for close calls', async () => {
     expect(output!.outputs[0]!.tokenIds.slice(0, 4)).toEqual(prompts[0]!.greedy.slice(0, 4));
   }
 });
+
+const smolLM2 = fileURLToPath(new URL('../../.models/SmolLM2-135M-Instruct.Q4_1.gguf', import.meta.url));
+
+test.skipIf(!existsSync(smolLM2))(
+  'SmolLM2-135M-Instruct as Q4_1 GGUF knows the capital of France (skipped when .models/ does not hold it)',
+  async () => {
+    await using llm = await LLM.load(smolLM2, { target: 'reference', cacheDir, maxSeqLen: 512, maxBatchSize: 1 });
+    const { outputs } = await llm.generate(
+      { messages: [{ role: 'user', content: 'What is the capital of France?' }] },
+      { maxTokens: 24, temperature: 0 },
+    );
+    expect(outputs[0]!.text).toContain('Paris');
+    expect(outputs[0]!.finishReason).toBe('stop');
+  },
+);

@@ -32,6 +32,7 @@ export const engineConfigSchema = z.object({
   build_config: buildConfigSchema,
 });
 
+/** The config.json of an engine folder. */
 export type EngineConfig = z.infer<typeof engineConfigSchema>;
 
 /** Keys of a rank file's `__metadata__`. */

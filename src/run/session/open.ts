@@ -1,5 +1,6 @@
 // Opens an engine on a device: the session that steps are run on.
 
+import { debug } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Engine, openEngine } from '../../compile/engine/read.ts';
@@ -57,6 +58,10 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       numBlocks,
       vocabSize: engine.config.pretrained_config.vocab_size,
     };
+    debug(
+      1,
+      () => `opened ${options.engineDir} on ${device.name}: ${numBlocks} KV blocks of ${plan.tokensPerBlock} tokens`,
+    );
     return new EngineSession(device, program, limits);
   } catch (error) {
     await device[Symbol.asyncDispose]();
@@ -127,5 +132,6 @@ class EngineSession implements Session {
     await this.#program[Symbol.asyncDispose]();
     await this.#device[Symbol.asyncDispose]();
     this.#close();
+    debug(1, () => 'closed the session');
   }
 }

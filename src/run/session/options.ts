@@ -1,5 +1,6 @@
 // How a session is opened: plain data that crosses a thread.
 
+/** A target's name; 'auto': the engine's own. */
 export type TargetChoice = 'auto' | 'cuda' | 'cpu' | 'reference';
 
 /** How large the KV cache is. What is not set follows from the device's free memory. */
@@ -10,6 +11,7 @@ export interface KvCacheConfig {
   readonly freeGpuMemoryFraction?: number;
 }
 
+/** Which engine is opened, and with how much KV cache. */
 export interface SessionOptions {
   /** Folder with `config.json` and `rank0.engine`. */
   readonly engineDir: string;

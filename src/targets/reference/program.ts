@@ -1,5 +1,6 @@
 // A plan on the reference target: memory is typed arrays, a launch is a function call.
 
+import { debug, debugging } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import { isFloatDType, roundArray } from '../../base/dtype.ts';
 import { TargetError } from '../../base/errors.ts';
@@ -103,6 +104,8 @@ export class ReferenceProgram implements Program {
   readonly #caches = new Map<number, RefCache>();
   readonly #launches: { readonly [P in Phase]: readonly ((dims: Dims) => void)[] };
   readonly #close = track('program');
+  /** Milliseconds and launches of each op, kept when TYPERT_DEBUG asks for them. */
+  readonly #times = new Map<string, { ms: number; launches: number }>();
 
   constructor({ plan, numBlocks, readWeight, onWeight }: ProgramSource) {
     this.#plan = plan;
@@ -195,7 +198,18 @@ export class ReferenceProgram implements Program {
   }
 
   async run(phase: Phase, dims: Dims): Promise<void> {
-    for (const launch of this.#launches[phase]) launch(dims);
+    const launches = this.#launches[phase];
+    if (!debugging(2)) {
+      for (const launch of launches) launch(dims);
+      return;
+    }
+    launches.forEach((launch, i) => {
+      const { op } = this.#plan.phases[phase][i]!;
+      const time = this.#times.get(op) ?? { ms: 0, launches: 0 };
+      const start = performance.now();
+      launch(dims);
+      this.#times.set(op, { ms: time.ms + performance.now() - start, launches: time.launches + 1 });
+    });
   }
 
   #output(name: string): Slot {
@@ -223,6 +237,9 @@ export class ReferenceProgram implements Program {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    const times = [...this.#times].sort(([, a], [, b]) => b.ms - a.ms);
+    for (const [op, { ms, launches }] of times)
+      debug(2, () => `${op.padEnd(16)} ${ms.toFixed(1).padStart(9)} ms in ${launches} launches`);
     this.#close();
   }
 }
