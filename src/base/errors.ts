@@ -67,25 +67,36 @@ const classes: Record<string, new (what: string, facts?: ErrorFacts) => TypertEr
   ExecutorError,
 };
 
-/** What crosses a thread or a socket of an error: its class name, message and stack. */
+/** What crosses a thread of an error: its class, message, facts, stack and cause. */
 export interface SerializedError {
   readonly name: string;
   readonly message: string;
   readonly stack?: string;
+  readonly facts?: Readonly<Partial<Record<'where' | 'expected' | 'got' | 'remedy', string>>>;
+  readonly cause?: SerializedError;
 }
 
 export function serializeError(error: unknown): SerializedError {
-  if (error instanceof Error) {
-    return { name: error.name, message: error.message, ...(error.stack === undefined ? {} : { stack: error.stack }) };
-  }
-  return { name: 'Error', message: String(error) };
+  if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
+  const { name, message, stack, cause } = error;
+  const { where, expected, got, remedy } = error instanceof TypertError ? error : {};
+  const facts = Object.entries({ where, expected, got, remedy }).filter(([, fact]) => fact !== undefined);
+  return {
+    name,
+    message,
+    ...(stack === undefined ? {} : { stack }),
+    ...(facts.length === 0 ? {} : { facts: Object.fromEntries(facts) }),
+    ...(cause === undefined ? {} : { cause: serializeError(cause) }),
+  };
 }
 
 /** Rebuilds an error of the same class from what `serializeError` put out. */
 export function deserializeError(data: SerializedError): Error {
   const Class = classes[data.name];
   const error = Class === undefined ? new Error(data.message) : new Class(data.message);
+  Object.assign(error, data.facts);
   if (data.stack !== undefined) error.stack = data.stack;
+  if (data.cause !== undefined) error.cause = deserializeError(data.cause);
   return error;
 }
 

@@ -42,7 +42,6 @@ describe('the filters', () => {
         (numbers, temperature, topK, topP, minP) => {
           const logits = Float32Array.from(numbers, (x) => x / 8);
           const filters = { temperature, topK, topP, minP };
-          if (topK === 1) return;
           const got = filteredDistribution(logits, filters);
           const expected = plainDistribution(logits, filters);
           for (const [i, probability] of expected.entries()) expect(got[i]!).toBeCloseTo(probability, 9);

@@ -1,6 +1,7 @@
 // Log-probabilities of tokens in a row of logits as the model computed it: no temperature, penalty or filter.
 import { logSumExp, topTokens } from '../../kernels/sample/reference.ts';
 
+/** The log-probability (natural logarithm) of one token at one position. */
 export interface Logprob {
   readonly tokenId: number;
   readonly logprob: number;

@@ -6,6 +6,7 @@ import type { SessionLimits } from '../session/batch.ts';
 import { connectWorker } from './connect.ts';
 import { type Deferred, deferred } from './deferred.ts';
 import { type HandleOwner, RequestHandle } from './handle.ts';
+import { checkExecutorOptions } from './options.ts';
 import type { Connect, Connection, ExecutorOptions, FromEngine } from './protocol.ts';
 import { checkRequest, type RequestData, type RequestOptions } from './request.ts';
 import type { ExecutorStatistics } from './statistics.ts';
@@ -13,6 +14,7 @@ import type { ExecutorStatistics } from './statistics.ts';
 /** How long an engine may take to end before its thread is ended for it, milliseconds. */
 const patience = 30_000;
 
+/** An engine that takes requests at any time and batches them in flight. */
 export class Executor implements AsyncDisposable {
   /** What the engine was built with. */
   readonly limits: SessionLimits;
@@ -46,8 +48,9 @@ export class Executor implements AsyncDisposable {
     this.#hold();
   }
 
-  /** Opens an engine in a worker thread. Rejects with what the session threw (EngineError, TargetError …). `connect` is where the engine runs. */
+  /** Opens an engine in a worker thread. Rejects with UsageError for a bad option, or with what the session threw (EngineError, TargetError …). `connect` is where the engine runs. */
   static async create(options: ExecutorOptions, connect: Connect = connectWorker()): Promise<Executor> {
+    checkExecutorOptions(options);
     const untrack = track('executor');
     try {
       const line = await openLine(connect(options));

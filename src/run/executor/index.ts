@@ -1,4 +1,7 @@
 // `typert/executor`: requests in token ids, without a tokenizer.
+
+/** @module typert/executor */
+
 export { ExecutorError, RequestError } from '../../base/errors.ts';
 export type { Logprob, TokenLogprobs } from '../decode/logprobs.ts';
 export { checkSamplingParams, impliesGreedy } from '../decode/resolve.ts';

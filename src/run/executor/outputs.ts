@@ -54,6 +54,7 @@ export interface Response {
   readonly perfMetrics?: RequestPerfMetrics;
 }
 
+/** A finished sequence of a request. */
 export interface SequenceOutput {
   readonly index: number;
   readonly tokenIds: readonly number[];

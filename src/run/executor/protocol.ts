@@ -6,6 +6,7 @@ import type { EngineEvent, EngineOptions } from './engine.ts';
 import type { Response } from './outputs.ts';
 import type { ExecutorStatistics } from './statistics.ts';
 
+/** Options of `Executor.create`. */
 export interface ExecutorOptions extends EngineOptions {
   readonly session: SessionOptions;
   /** Requests open at once at most; default 100 000. */

@@ -14,6 +14,7 @@ import { compareRank, Request, type RequestData, type Sequence } from './request
  */
 export type CapacitySchedulerPolicy = 'guaranteed_no_evict' | 'max_utilization' | 'static_batch';
 
+/** How requests are scheduled. */
 export interface SchedulerConfig {
   /** Default 'guaranteed_no_evict'. */
   readonly capacitySchedulerPolicy?: CapacitySchedulerPolicy;

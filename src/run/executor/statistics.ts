@@ -6,6 +6,7 @@ import type { StepPlan } from './plan.ts';
 import type { Request } from './request.ts';
 import type { Scheduler } from './scheduler.ts';
 
+/** What one step was made of. */
 export interface InflightBatchingStats {
   readonly numScheduledRequests: number;
   readonly numContextRequests: number;
@@ -39,6 +40,7 @@ export interface IterationStats {
   readonly inflightBatchingStats: InflightBatchingStats;
 }
 
+/** TensorRT-LLM's names of a request's stages. */
 export type RequestStage = 'QUEUED' | 'CONTEXT_IN_PROGRESS' | 'GENERATION_IN_PROGRESS' | 'GENERATION_COMPLETE';
 
 /** One open request. */
@@ -54,6 +56,7 @@ export interface RequestStats {
   readonly paused: boolean;
 }
 
+/** An executor in numbers. */
 export interface ExecutorStatistics {
   /** The newest steps, oldest first. */
   readonly iterations: readonly IterationStats[];

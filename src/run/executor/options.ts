@@ -1,0 +1,37 @@
+// The executor's own options, checked before an engine is started.
+import { nearest, show, UsageError } from '../../base/errors.ts';
+import type { ExecutorOptions } from './protocol.ts';
+import type { CapacitySchedulerPolicy } from './scheduler.ts';
+
+const policies: readonly CapacitySchedulerPolicy[] = ['guaranteed_no_evict', 'max_utilization', 'static_batch'];
+const schedulerFields = ['capacitySchedulerPolicy', 'contextChunkSize'];
+
+function checkCount(where: string, value: number | undefined): void {
+  if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
+    throw new UsageError('not a count', { where, expected: 'an integer ≥ 1', got: show(value) });
+}
+
+/** Throws UsageError that names the option, what it may be and what came. What concerns the session is checked where it is opened. */
+export function checkExecutorOptions({
+  schedulerConfig = {},
+  maxQueueSize,
+  iterStatsMaxIterations,
+}: ExecutorOptions): void {
+  checkCount('maxQueueSize', maxQueueSize);
+  checkCount('iterStatsMaxIterations', iterStatsMaxIterations);
+  checkCount('schedulerConfig.contextChunkSize', schedulerConfig.contextChunkSize);
+  for (const field of Object.keys(schedulerConfig)) {
+    if (!schedulerFields.includes(field))
+      throw new UsageError('unknown field', {
+        where: `schedulerConfig.${field}`,
+        expected: nearest(field, schedulerFields).join(' or '),
+      });
+  }
+  const { capacitySchedulerPolicy: policy } = schedulerConfig;
+  if (policy !== undefined && !policies.includes(policy))
+    throw new UsageError('not a policy', {
+      where: 'schedulerConfig.capacitySchedulerPolicy',
+      expected: policies.join(', '),
+      got: show(policy),
+    });
+}
