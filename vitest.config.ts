@@ -19,6 +19,6 @@ export default defineConfig({
     globalSetup: ['test/setup/build.ts'],
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    reporters: ['default'],
+    reporters: ['default', './test/setup/summary.ts'],
   },
 });

@@ -1,5 +1,7 @@
 // `typert`: load a model and generate.
 
+/** @module typert */
+
 export { openResources } from './base/dispose.ts';
 export type { DType, FloatDType } from './base/dtype.ts';
 export {

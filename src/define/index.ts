@@ -1,5 +1,7 @@
 // `typert/nn`: the Model Definition API.
 
+/** @module typert/nn */
+
 export {
   concat,
   reshape,

@@ -23,16 +23,19 @@ export interface ChatMessage {
   readonly [key: string]: unknown;
 }
 
+/** A prompt as text. */
 export interface TextPrompt {
   readonly prompt: string;
   /** Adds the model's begin token. Default true. */
   readonly addSpecialTokens?: boolean;
 }
 
+/** A prompt as token ids. */
 export interface TokensPrompt {
   readonly promptTokenIds: readonly number[];
 }
 
+/** A conversation, rendered by the model's chat template. */
 export interface ChatPrompt {
   readonly messages: readonly ChatMessage[];
   readonly tools?: readonly JsonObject[];

@@ -14,6 +14,7 @@ import type { RequestOutput, StreamedRequestOutput } from './outputs.ts';
 import { collect, streamRequest } from './stream.ts';
 import { Tokenizer } from './tokenizer.ts';
 
+/** How a request is treated, apart from decoding. */
 export interface GenerateOptions {
   /** Aborting it cancels the request; waiting for it then throws the signal's reason. */
   readonly signal?: AbortSignal;
@@ -21,6 +22,7 @@ export interface GenerateOptions {
   readonly priority?: number;
 }
 
+/** A model that is loaded, with its tokenizer. Disposing it ends its engine and all open requests. */
 export class LLM implements AsyncDisposable {
   /** The engine's folder. */
   readonly engineDir: string;
@@ -181,6 +183,7 @@ export class LLM implements AsyncDisposable {
     };
   }
 
+  /** Ends open requests with ExecutorError, then the engine. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#executor[Symbol.asyncDispose]();
   }

@@ -21,6 +21,7 @@ export const capacitySchedulerPolicies = ['guaranteed_no_evict', 'max_utilizatio
  */
 export type CapacitySchedulerPolicy = (typeof capacitySchedulerPolicies)[number];
 
+/** How requests are scheduled. */
 export interface SchedulerConfig {
   /** Default 'guaranteed_no_evict'. */
   readonly capacitySchedulerPolicy?: CapacitySchedulerPolicy;

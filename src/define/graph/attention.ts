@@ -29,11 +29,13 @@ interface HeadShape {
   readonly valueDim: number;
 }
 
+/** Attributes of `ropeCache`: what happens to q and k before k and v enter the cache. */
 export interface RopeCacheAttrs extends HeadShape {
   readonly norm?: HeadNorm;
   readonly rope?: RopeAttrs;
 }
 
+/** Attributes of `pagedAttention`: which keys a query sees, and how scores are made. */
 export interface PagedAttentionAttrs extends HeadShape {
   /** Factor on q·k. */
   readonly scale: number;
@@ -45,6 +47,7 @@ export interface PagedAttentionAttrs extends HeadShape {
   readonly softcap?: number;
 }
 
+/** Attributes of `attention`, the op that models use: both halves. */
 export interface AttentionAttrs extends RopeCacheAttrs, PagedAttentionAttrs {}
 
 /** The KV cache that one layer needs. */

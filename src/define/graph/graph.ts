@@ -27,6 +27,7 @@ export interface GraphWeight {
   readonly split?: WeightSplit;
 }
 
+/** One application of an op. */
 export interface Node<K extends Op = Op> {
   readonly op: K;
   /** The module path that made it, for people. */
@@ -39,6 +40,7 @@ export interface Node<K extends Op = Op> {
 /** A node of any op, discriminated by `op`. */
 export type AnyNode = { [K in Op]: Node<K> }[Op];
 
+/** A step of a model: what comes in, what is computed, in which order, and what goes out. */
 export interface Graph {
   readonly name: string;
   readonly inputs: readonly Value[];
@@ -69,6 +71,7 @@ export class GraphBuilder {
     return Object.freeze({ id: this.#next++, name, dtype, shape });
   }
 
+  /** Adds a step input. */
   input(name: string, dtype: DType, shape: Shape): Value {
     const value = this.#value(name, dtype, shape);
     this.#inputs.push(value);
@@ -84,6 +87,7 @@ export class GraphBuilder {
     return value;
   }
 
+  /** Adds a node; its outputs by name. Throws GraphError when the op's shape rule is broken. */
   op<K extends Op>(op: K, scope: string, inputs: NodeInputs, attrs: OpAttrs[K]): Readonly<Record<string, Value>> {
     const present: Record<string, Value> = {};
     for (const [name, value] of Object.entries(inputs)) if (value !== undefined) present[name] = value;
@@ -97,6 +101,7 @@ export class GraphBuilder {
     return outputs;
   }
 
+  /** Declares a layer's KV cache. Throws GraphError when the layer has one. */
   cache(spec: CacheSpec): void {
     if (this.#caches.has(spec.layer))
       throw new GraphError('two attentions share a cache layer', { where: this.name, got: `layer ${spec.layer}` });

@@ -1,4 +1,7 @@
 // `typert/graph`: the graph that models are traced into and the compiler works on.
+
+/** @module typert/graph */
+
 export type { Expr, Shape } from '../../base/expr.ts';
 export type {
   AttentionAttrs,

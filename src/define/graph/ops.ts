@@ -5,6 +5,7 @@ import { GraphError } from '../../base/errors.ts';
 import { type Expr, mul, printShape, type Shape, sameExpr, sameShape } from '../../base/expr.ts';
 import type { AttentionAttrs, PagedAttentionAttrs, RopeCacheAttrs } from './attention.ts';
 
+/** Names of the activation functions, Hugging Face's spellings made one. */
 export type Activation = 'silu' | 'gelu' | 'gelu_tanh' | 'quick_gelu' | 'relu' | 'relu2' | 'sigmoid' | 'tanh';
 
 /** Attributes of every op: plain data, all of it known at build. */
@@ -49,8 +50,10 @@ export interface OpAttrs {
   sample: Record<never, never>;
 }
 
+/** The name of an op. */
 export type Op = keyof OpAttrs;
 
+/** What shape rules work on: a value without its name. */
 export interface TensorType {
   readonly dtype: DType;
   readonly shape: Shape;
@@ -145,6 +148,7 @@ function heads(type: TensorType, expected: number, name: string, rule: RuleConte
 
 type OpTable = { readonly [K in Op]: OpSpec<OpAttrs[K]> };
 
+/** The op table: inputs, shape rule and properties of every op. */
 export const ops: OpTable = {
   embedding: {
     inputs: ['ids', 'table'],

@@ -49,6 +49,7 @@ function edges(graph: Graph): { from: number; to: number; label: string }[] {
   );
 }
 
+/** The nodes and the values between them as a Mermaid flowchart. */
 export function printMermaid(graph: Graph): string {
   return [
     'flowchart TD',
@@ -58,6 +59,7 @@ export function printMermaid(graph: Graph): string {
   ].join('\n');
 }
 
+/** The same in Graphviz's DOT. */
 export function printDot(graph: Graph): string {
   return [
     `digraph "${graph.name}" {`,

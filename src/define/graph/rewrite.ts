@@ -1,6 +1,7 @@
 // The frame of a pass: walks a graph in order and builds a new one, node by node.
 import { type AnyNode, type Graph, GraphBuilder, type Value } from './graph.ts';
 
+/** What a pass sees while the new graph grows. */
 export interface Rewriter {
   readonly graph: Graph;
   readonly builder: GraphBuilder;

@@ -22,6 +22,7 @@ const activations: Readonly<Record<string, Activation>> = {
 /** Largest size a config may name: beyond it nothing could be allocated, so it is a mistake. */
 const sizeLimit = 2 ** 31 - 1;
 
+/** The fields of a config.json, or of an object in it. Every reader throws ConfigError when the field is missing and has no fallback, or is wrong. */
 export class Fields {
   readonly json: Json;
   readonly where: string;

@@ -17,6 +17,7 @@ export interface ModelConfig {
   readonly maxPositionEmbeddings: number;
 }
 
+/** What a model may know of the engine it is built for. */
 export interface BuildContext {
   /** Longest sequence the engine will serve. */
   readonly maxSeqLen: number;
@@ -28,6 +29,7 @@ export interface ModelDefinition<Config extends ModelConfig = ModelConfig> {
   readonly architectures: readonly string[];
   /** Reads Hugging Face's config.json. */
   readonly parseConfig: (fields: Fields) => Config;
+  /** Makes the module, its parameters not bound yet. */
   readonly build: (config: Config, context: BuildContext) => CausalLM;
   /** Parameter names → tensors of the Hugging Face checkpoint. */
   readonly weights: (config: Config) => WeightMap;

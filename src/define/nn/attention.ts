@@ -7,6 +7,7 @@ import { type RopeProblem, type RopeTable, ropeTable } from './rope.ts';
 import type { StepInputs } from './step.ts';
 import type { Tensor } from './tensor.ts';
 
+/** Norms of q and k before rotation. */
 export interface QkNormOptions {
   readonly kind: 'rms' | 'layer';
   readonly eps: number;
@@ -15,6 +16,7 @@ export interface QkNormOptions {
   readonly over: 'head' | 'all';
 }
 
+/** Options of `Attention`; what is left out is off. */
 export interface AttentionOptions {
   /** Index of this layer's cache. */
   readonly layer: number;
@@ -85,6 +87,7 @@ export class Attention extends Module {
         : new Parameter([numHeads], { computed: values(options.alibiSlopes) });
   }
 
+  /** x [T, hiddenSize] → [T, hiddenSize]. */
   forward(x: Tensor, step: StepInputs): Tensor {
     const {
       layer,

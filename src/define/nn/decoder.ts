@@ -7,6 +7,7 @@ import { Module } from './module.ts';
 import type { CausalLM, StepInputs } from './step.ts';
 import type { Tensor } from './tensor.ts';
 
+/** The parts of a `DecoderLayer`. */
 export interface DecoderLayerParts {
   readonly attention: Attention;
   readonly mlp: Module & { forward(x: Tensor): Tensor };
@@ -47,6 +48,7 @@ export class DecoderLayer extends Module {
     this.residualMultiplier = parts.residualMultiplier ?? 1;
   }
 
+  /** x [T, hiddenSize] → [T, hiddenSize]. */
   forward(x: Tensor, step: StepInputs): Tensor {
     const normed = this.inputLayernorm?.forward(x) ?? x;
     const attended = this.#branch(this.attention.forward(normed, step), this.postAttentionLayernorm, 'attention');
@@ -72,6 +74,7 @@ export class DecoderLayer extends Module {
   }
 }
 
+/** The parts of a `Decoder`. */
 export interface DecoderParts {
   readonly vocabSize: number;
   readonly hiddenSize: number;
@@ -118,6 +121,7 @@ export class Decoder extends Module {
   }
 }
 
+/** The parts of a `DecoderForCausalLM`. */
 export interface DecoderForCausalLMParts extends DecoderParts {
   readonly headBias?: boolean;
   /** Factor on the logits (Granite: 1 / logits_scaling; Cohere: logit_scale). */
@@ -140,6 +144,7 @@ export class DecoderForCausalLM extends Module implements CausalLM {
     this.finalSoftcap = parts.finalSoftcap;
   }
 
+  /** Logits [L, vocabSize]. */
   forward(step: StepInputs): Tensor {
     const logits = this.lmHead.forward(this.transformer.forward(step));
     return softcap(scale(logits, this.logitsMultiplier, 'logits_scale'), this.finalSoftcap, 'logits_softcap');

@@ -36,6 +36,7 @@ export function rmsNorm(x: Tensor, weight: Input | undefined, eps: number, scope
   return record(x, 'rmsnorm', scope, { x, weight }, { eps, weightOffset }).y!;
 }
 
+/** Layer norm over the columns, with optional weight and bias. */
 export function layerNorm(
   x: Tensor,
   weight: Input | undefined,
@@ -46,14 +47,17 @@ export function layerNorm(
   return record(x, 'layernorm', scope, { x, weight, bias }, { eps }).y!;
 }
 
+/** The activation of every element. */
 export function activation(x: Tensor, kind: Activation, scope: string): Tensor {
   return record(x, 'activation', scope, { x }, { kind }).y!;
 }
 
+/** a + b, of equal shape and dtype. */
 export function add(a: Tensor, b: Tensor, scope: string): Tensor {
   return record(a, 'add', scope, { a, b }, {}).y!;
 }
 
+/** a · b by element, of equal shape and dtype. */
 export function mul(a: Tensor, b: Tensor, scope: string): Tensor {
   return record(a, 'mul', scope, { a, b }, {}).y!;
 }
@@ -78,6 +82,7 @@ export function gatherRows(x: Tensor, rows: Tensor, scope: string): Tensor {
   return record(x, 'gatherRows', scope, { x, rows }, {}).y!;
 }
 
+/** Tensors and weights of `attention`. */
 export interface AttentionInputs {
   readonly q: Tensor;
   readonly k: Tensor;

@@ -3,6 +3,7 @@ import { embedding, layerNorm, matmul, rmsNorm } from './functional.ts';
 import { Module, Parameter } from './module.ts';
 import type { Tensor } from './tensor.ts';
 
+/** Options of `Linear`. */
 export interface LinearOptions {
   readonly bias?: boolean;
   /** 'column' splits outputs over ranks, 'row' inputs (the sum is reduced), 'none' repeats. Default 'column'. */
@@ -23,6 +24,7 @@ export class Linear extends Module {
       : undefined;
   }
 
+  /** x [M, inFeatures] → [M, outFeatures]. */
   forward(x: Tensor): Tensor {
     return matmul(x, this.weight, this.bias, this.name);
   }
@@ -51,6 +53,7 @@ export class Embedding extends Module {
     this.weight = new Parameter([numEmbeddings, embeddingDim], { split: { kind: 'vocab', axis: 0 } });
   }
 
+  /** ids [T] → [T, dim]. */
   forward(ids: Tensor): Tensor {
     return embedding(ids, this.weight, this.name);
   }
@@ -69,6 +72,7 @@ export class RmsNorm extends Module {
     this.weightOffset = weightOffset;
   }
 
+  /** x [T, dim] → [T, dim]. */
   forward(x: Tensor): Tensor {
     return rmsNorm(x, this.weight, this.eps, this.name, this.weightOffset);
   }
@@ -87,6 +91,7 @@ export class LayerNorm extends Module {
     this.eps = eps;
   }
 
+  /** x [T, dim] → [T, dim]. */
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.weight, this.bias, this.eps, this.name);
   }

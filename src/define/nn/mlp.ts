@@ -5,6 +5,7 @@ import { ColumnLinear, Linear, RowLinear } from './layers.ts';
 import { Module, Parameter } from './module.ts';
 import type { Tensor } from './tensor.ts';
 
+/** Options of `Mlp` and `GatedMlp`. */
 export interface MlpOptions {
   readonly bias?: boolean;
 }
@@ -22,6 +23,7 @@ export class Mlp extends Module {
     this.kind = kind;
   }
 
+  /** x [T, hiddenSize] → [T, hiddenSize]. */
   forward(x: Tensor): Tensor {
     return this.proj.forward(activation(this.fc.forward(x), this.kind, `${this.name}.act`));
   }
@@ -42,12 +44,14 @@ export class GatedMlp extends Module {
     this.kind = kind;
   }
 
+  /** x [T, hiddenSize] → [T, hiddenSize]. */
   forward(x: Tensor): Tensor {
     const activated = activation(this.fc.forward(x), this.kind, `${this.name}.act`);
     return this.proj.forward(mul(activated, this.gate.forward(x), `${this.name}.mul`));
   }
 }
 
+/** Options of `Moe`. */
 export interface MoeOptions {
   readonly numExperts: number;
   readonly topK: number;
@@ -85,6 +89,7 @@ export class Moe extends Module {
     this.options = options;
   }
 
+  /** x [T, hiddenSize] → [T, hiddenSize]. */
   forward(x: Tensor): Tensor {
     const { topK, scoring = 'softmax', normalize, scale = 1, kind } = this.options;
     const routed = moeRoute(this.router.forward(x), { topK, scoring, normalize, scale }, `${this.name}.route`);

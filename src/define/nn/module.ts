@@ -11,6 +11,7 @@ export interface BoundWeight {
   readonly dtype: DType;
 }
 
+/** Options of `Parameter`. */
 export interface ParameterOptions {
   readonly split?: WeightSplit;
   /** Weights of products may be kept in a quantised format; norms, biases and tables computed at build are not. Default: true for rank 2 and more. */
@@ -40,14 +41,17 @@ export class Parameter {
     return this.#name;
   }
 
+  /** Called by `assignNames`. */
   setName(name: string): void {
     this.#name = name;
   }
 
+  /** Says where the weight comes from; before tracing. */
   bind(weight: BoundWeight): void {
     this.#bound = weight;
   }
 
+  /** Throws GraphError when `bind` was not called. */
   get bound(): BoundWeight {
     if (this.#bound === undefined)
       throw new GraphError('parameter has no weight', {
@@ -67,6 +71,7 @@ export abstract class Module {
     return this.#name;
   }
 
+  /** Called by `assignNames`. */
   setName(name: string): void {
     this.#name = name;
   }

@@ -34,6 +34,7 @@ export type RopeScaling =
   /** Explicit divisors, one a frequency (GGUF's rope_freqs). */
   | { readonly ropeType: 'factors'; readonly factors: readonly number[] };
 
+/** What a model says of its rotary embedding, and how long the engine's sequences get. */
 export interface RopeProblem {
   readonly theta: number;
   /** Leading columns of a head that rotate. */
@@ -44,6 +45,7 @@ export interface RopeProblem {
   readonly maxSeqLen: number;
 }
 
+/** What rotation needs at run. */
 export interface RopeTable {
   /** [rotaryDim / 2] radians a position. */
   readonly frequencies: readonly number[];

@@ -12,6 +12,7 @@ export interface Trace {
   readonly dtype: FloatDType;
 }
 
+/** A value of the graph being traced; functional ops and layers take and give it. */
 export class Tensor {
   readonly trace: Trace;
   readonly value: Value;
@@ -30,6 +31,7 @@ export class Tensor {
     return this.shape.at(-1) as number;
   }
 
+  /** Declares the KV cache of a layer that reads this tensor. */
   addCache(spec: CacheSpec): void {
     this.trace.builder.cache(spec);
   }

@@ -6,6 +6,7 @@ import { verify } from '../graph/verify.ts';
 import type { CausalLM, StepInputs } from './step.ts';
 import { Tensor, type Trace } from './tensor.ts';
 
+/** Options of `traceModel`. */
 export interface TraceOptions {
   readonly name: string;
   /** Dtype of activations. */
