@@ -47,7 +47,9 @@ try {
     ['decode, batch 8', `${((8 * tokens) / eight).toFixed(0)} tokens/s`],
     ['prompt of 256', `${(256 / context).toFixed(0)} tokens/s`],
   ];
-  process.stdout.write(`storyteller-7m on ${target}, best of 3\n${rows.map(([what, value]) => `  ${what.padEnd(22)} ${value}`).join('\n')}\n`);
+  process.stdout.write(
+    `storyteller-7m on ${target}, best of 3\n${rows.map(([what, value]) => `  ${what.padEnd(22)} ${value}`).join('\n')}\n`,
+  );
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

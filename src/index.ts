@@ -4,6 +4,7 @@
 
 export { openResources } from './base/dispose.ts';
 export type { DType, FloatDType } from './base/dtype.ts';
+export type { ErrorFacts } from './base/errors.ts';
 export {
   CheckpointError,
   CompileError,
@@ -19,7 +20,17 @@ export {
 } from './base/errors.ts';
 export type { Progress, ProgressEvent } from './base/progress.ts';
 export { version } from './base/version.ts';
-export type { ChatMessage, ChatPrompt, PromptInput, TextPrompt, TokensPrompt } from './llm/inputs.ts';
+export type { EngineConfig } from './compile/engine/schema.ts';
+export { ChatTemplate, type RenderOptions } from './llm/chat-template.ts';
+export type {
+  ChatMessage,
+  ChatPrompt,
+  ContentPart,
+  PromptInput,
+  ResolvedPrompt,
+  TextPrompt,
+  TokensPrompt,
+} from './llm/inputs.ts';
 export { type GenerateOptions, LLM } from './llm/llm.ts';
 export type { KvCacheConfig, LLMOptions, SchedulerConfig } from './llm/options.ts';
 export type {
@@ -32,4 +43,7 @@ export type {
   StreamedRequestOutput,
   TokenLogprobs,
 } from './llm/outputs.ts';
+export { type DecodeOptions, type EncodeOptions, Tokenizer } from './llm/tokenizer.ts';
 export type { SamplingParams } from './run/decode/sampling-params.ts';
+export type { ExecutorStatistics } from './run/executor/statistics.ts';
+export type { SessionLimits } from './run/session/batch.ts';

@@ -27,8 +27,16 @@ function valueImports(file: string): Import[] {
   const found: Import[] = [];
   for (const match of text.matchAll(/(?:^|\n)\s*(import|export)\s+(type\s+)?([^;'"]*?)from\s+['"](\.[^'"]+)['"]/g)) {
     const [, , typeOnly, clause, path] = match;
-    const names = /\{([^}]*)\}/.exec(clause!)?.[1]?.split(',').map((name) => name.trim()).filter(Boolean);
-    const allTypes = names !== undefined && names.length > 0 && names.every((name) => name.startsWith('type ')) && !/^\s*\w+\s*,/.test(clause!);
+    const names = /\{([^}]*)\}/
+      .exec(clause!)?.[1]
+      ?.split(',')
+      .map((name) => name.trim())
+      .filter(Boolean);
+    const allTypes =
+      names !== undefined &&
+      names.length > 0 &&
+      names.every((name) => name.startsWith('type ')) &&
+      !/^\s*\w+\s*,/.test(clause!);
     if (typeOnly === undefined && !allTypes) found.push({ from: file, to: resolve(dirname(file), path!) });
   }
   for (const match of text.matchAll(/(?:^|\n)\s*import\s+['"](\.[^'"]+)['"]|import\(\s*['"](\.[^'"]+)['"]\s*\)/g)) {
@@ -56,7 +64,11 @@ describe('the house', () => {
   });
 
   test('imports go one way', () => {
-    const wrong = imports.filter(({ from, to }) => layer(to) > layer(from) || (layer(to) === layer(from) && relative(src, to).split('/')[0] !== relative(src, from).split('/')[0]));
+    const wrong = imports.filter(
+      ({ from, to }) =>
+        layer(to) > layer(from) ||
+        (layer(to) === layer(from) && relative(src, to).split('/')[0] !== relative(src, from).split('/')[0]),
+    );
     expect(wrong.map(({ from, to }) => `${relative(src, from)} → ${relative(src, to)}`)).toEqual([]);
   });
 
@@ -85,7 +97,9 @@ describe('the house', () => {
   });
 
   test(`no file but tables is longer than ${longest} lines`, () => {
-    const long = files.filter((file) => !tables.has(relative(src, file)) && readFileSync(file, 'utf8').split('\n').length > longest);
+    const long = files.filter(
+      (file) => !tables.has(relative(src, file)) && readFileSync(file, 'utf8').split('\n').length > longest,
+    );
     expect(long.map((file) => relative(src, file))).toEqual([]);
   });
 

@@ -112,6 +112,19 @@ export async function buildEngine({
   progress = silent,
 }: BuildOptions): Promise<Compiled & { readonly bytes: number }> {
   const compiled = compile(checkpoint, target, build);
+  const bytes = await writeCompiled({ checkpoint, target, engineDir, compiled, progress });
+  return { ...compiled, bytes };
+}
+
+/** Writes what was compiled, with the checkpoint's weights, as an engine folder. Returns the bytes written. */
+export async function writeCompiled(parts: {
+  readonly checkpoint: Checkpoint;
+  readonly target: Target;
+  readonly engineDir: string;
+  readonly compiled: Compiled;
+  readonly progress: Progress;
+}): Promise<number> {
+  const { checkpoint, target, engineDir, compiled, progress } = parts;
   const { model, dtype, maxSeqLen, plan, graph } = compiled;
   const config: EngineConfig = {
     version: engineVersion,
@@ -128,10 +141,9 @@ export async function buildEngine({
     },
   };
   debug(1, () => `building ${model.config.architecture} for ${target.name} into ${engineDir}`);
-  const bytes = await writeEngine(
+  return await writeEngine(
     engineDir,
     { config, plan, weights: graph.weights, tensors: checkpoint.tensors, assets: checkpoint.assets },
     progress,
   );
-  return { ...compiled, bytes };
 }

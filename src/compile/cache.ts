@@ -6,9 +6,10 @@ import type { Progress } from '../base/progress.ts';
 import { version } from '../base/version.ts';
 import type { Checkpoint } from '../define/checkpoint/tensors.ts';
 import type { Target } from '../targets/target.ts';
-import { type BuildConfig, buildEngine } from './build.ts';
+import { type BuildConfig, compile, writeCompiled } from './build.ts';
 import { isEngine, openEngine } from './engine/read.ts';
 
+/** What `cachedEngine` found or built. */
 export interface CachedEngine {
   readonly engineDir: string;
   /** False when it was there already. */
@@ -24,23 +25,15 @@ export async function cachedEngine(options: {
   readonly progress: Progress;
 }): Promise<CachedEngine> {
   const { checkpoint, target, build, cacheDir, progress } = options;
-  const settings = JSON.stringify(
-    Object.entries(build)
-      .filter(([, value]) => value !== undefined)
-      .sort(),
-  );
-  const key = createHash('sha256')
-    .update(version)
-    .update('\0')
-    .update(target.name)
-    .update('\0')
-    .update(settings)
-    .update('\0')
-    .update(await checkpoint.contentHash())
-    .digest('hex');
-  const engineDir = join(cacheDir, 'engines', key.slice(0, 32));
+  const compiled = compile(checkpoint, target, build);
+  // What was compiled and what it is filled with: a change of settings, of a user's model code or of the compiler gives another key.
+  const key = createHash('sha256');
+  for (const part of [version, JSON.stringify(compiled.plan), JSON.stringify(compiled.graph.weights)])
+    key.update(part).update('\0');
+  key.update(await checkpoint.contentHash());
+  const engineDir = join(cacheDir, 'engines', key.digest('hex').slice(0, 32));
   if (isEngine(engineDir) && usable(engineDir)) return { engineDir, built: false };
-  await buildEngine({ checkpoint, target, engineDir, build, progress });
+  await writeCompiled({ checkpoint, target, engineDir, compiled, progress });
   return { engineDir, built: true };
 }
 

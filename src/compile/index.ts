@@ -2,14 +2,28 @@
 
 /** @module typert/engine */
 
-export { openCheckpoint } from '../define/checkpoint/open.ts';
-export type { Checkpoint } from '../define/checkpoint/tensors.ts';
+export { type OpenOptions, openCheckpoint } from '../define/checkpoint/open.ts';
+export { type Produced, type TensorToWrite, writeSafetensors } from '../define/checkpoint/safetensors-write.ts';
+export type { Checkpoint, CheckpointFormat, TensorInfo, TensorSource } from '../define/checkpoint/tensors.ts';
+export type { KnownModel } from '../define/models/bind.ts';
 export { findTarget, targets } from '../targets/index.ts';
-export type { Plan, PlanStep, PlanTensor } from '../targets/plan.ts';
-export type { Target, TargetName } from '../targets/target.ts';
+export type { KernelChoice, Phase, Plan, PlanLimits, PlanStep, PlanTensor, Storage } from '../targets/plan.ts';
+export type {
+  Device,
+  DeviceMemory,
+  DeviceOptions,
+  HostArray,
+  Program,
+  ProgramMemory,
+  ProgramSource,
+  Target,
+  TargetName,
+  TargetStatus,
+} from '../targets/target.ts';
 export { type BuildConfig, type BuildOptions, buildEngine, type Compiled, compile } from './build.ts';
-export { cachedEngine } from './cache.ts';
+export { type CachedEngine, cachedEngine } from './cache.ts';
 export { type Engine, isEngine, openEngine } from './engine/read.ts';
 export { type EngineConfig, engineVersion } from './engine/schema.ts';
+export type { Arena, ArenaSlot } from './memory.ts';
 export type { Pass } from './pass.ts';
 export { pipeline, runPipeline } from './pipeline.ts';

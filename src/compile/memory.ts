@@ -3,6 +3,7 @@ import { type Dims, evaluate } from '../base/expr.ts';
 import type { AnyNode, Value } from '../define/graph/graph.ts';
 import { ops } from '../define/graph/ops.ts';
 
+/** One value's place in the arena. */
 export interface ArenaSlot {
   readonly value: Value;
   readonly offset: number;
@@ -12,6 +13,7 @@ export interface ArenaSlot {
   readonly to: number;
 }
 
+/** The memory plan of a step's values. */
 export interface Arena {
   readonly bytes: number;
   readonly slots: readonly ArenaSlot[];

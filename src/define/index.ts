@@ -13,8 +13,10 @@ export {
   type WeightExpr,
 } from './checkpoint/weights.ts';
 export type { Activation } from './graph/ops.ts';
-export type { ModelConfig, ModelDefinition } from './models/registry.ts';
+export { Fields } from './models/fields.ts';
+export type { BuildContext, ModelConfig, ModelDefinition } from './models/registry.ts';
 export { registerModel } from './models/registry.ts';
+export type { Captures, WeightMap, WeightRule } from './models/weight-map.ts';
 export { Attention, type AttentionOptions, type QkNormOptions } from './nn/attention.ts';
 export {
   Decoder,

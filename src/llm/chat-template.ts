@@ -6,6 +6,7 @@ import type { ChatMessage, ContentPart } from './inputs.ts';
 import { type Assets, isObject, type JsonObject, readJsonAsset, readSpecialTokenTexts } from './special-tokens.ts';
 import { strftime } from './strftime.ts';
 
+/** Options of `ChatTemplate.render`. */
 export interface RenderOptions {
   /** Ends the prompt with the header of the assistant's turn. Default true. */
   readonly addGenerationPrompt?: boolean;

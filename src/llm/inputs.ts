@@ -148,6 +148,7 @@ export interface PromptContext {
   readonly vocabSize: number;
 }
 
+/** A prompt as the model sees it. */
 export interface ResolvedPrompt {
   /** The text that was encoded; null for a prompt of token ids. */
   readonly prompt: string | null;

@@ -146,7 +146,10 @@ export class LLM implements AsyncDisposable {
 
   #check(input: PromptInput, params: SamplingParams): { prompt: ResolvedPrompt; params: SamplingParams } {
     checkSamplingParams(params);
-    return { prompt: this.encode(input), params };
+    // In the parameters, as in TensorRT-LLM, or in the prompt, which has the last word.
+    const text = typeof input === 'string' ? { prompt: input } : input;
+    const added = params.addSpecialTokens !== undefined && 'prompt' in text;
+    return { prompt: this.encode(added ? { addSpecialTokens: params.addSpecialTokens, ...text } : input), params };
   }
 
   #start(

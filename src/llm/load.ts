@@ -9,7 +9,6 @@ import { isEngine, openEngine } from '../compile/engine/read.ts';
 import { resolveModel } from '../define/checkpoint/hub.ts';
 import { openCheckpoint } from '../define/checkpoint/open.ts';
 import { findTarget } from '../targets/index.ts';
-import type { TargetName } from '../targets/target.ts';
 import type { ResolvedLLMOptions } from './options.ts';
 
 export interface PreparedEngine {
@@ -115,13 +114,9 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
   };
   return await cachedEngine({
     checkpoint,
-    target: findTarget(options.target === 'auto' ? defaultTarget() : options.target),
+    target: findTarget(options.target),
     build,
     cacheDir,
     progress,
   });
-}
-
-function defaultTarget(): TargetName | 'auto' {
-  return (readEnv().target as TargetName | undefined) ?? 'auto';
 }

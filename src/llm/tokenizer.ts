@@ -12,6 +12,7 @@ import {
 } from './special-tokens.ts';
 import { type RewrittenTokenizer, rewriteTokenizer } from './tokenizer-rewrites.ts';
 
+/** Options of `Tokenizer.encode`. */
 export interface EncodeOptions {
   /** Adds the begin and end tokens that the model was trained with. Default true; false for a rendered chat template, which writes its own. */
   readonly addSpecialTokens?: boolean;
@@ -19,6 +20,7 @@ export interface EncodeOptions {
   readonly allowSpecial?: boolean;
 }
 
+/** Options of `Tokenizer.decode`. */
 export interface DecodeOptions {
   /** Leaves special tokens out of the text. Default true. */
   readonly skipSpecialTokens?: boolean;
@@ -140,6 +142,7 @@ export class Tokenizer {
     return this.#codec.id_to_token(id);
   }
 
+  /** The id of a token in the vocabulary's spelling; undefined for an unknown one. */
   tokenToId(token: string): number | undefined {
     return this.#codec.token_to_id(token);
   }

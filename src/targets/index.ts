@@ -1,20 +1,24 @@
 // Which targets there are, and the choice that `target: 'auto'` makes.
+import { readEnv } from '../base/env.ts';
 import { TargetError } from '../base/errors.ts';
+import { cpuTarget } from './cpu/target.ts';
 import { referenceTarget } from './reference/target.ts';
 import type { Target, TargetName } from './target.ts';
 
 /** Fastest first: 'auto' takes the first that works here. */
-export const targets: readonly Target[] = [referenceTarget];
+export const targets: readonly Target[] = [referenceTarget, cpuTarget];
 
+/** The target of that name; 'auto' is what TYPERT_TARGET says, else the fastest that works here. Throws TargetError when there is none or it does not work here. */
 export function findTarget(name: TargetName | 'auto'): Target {
+  const asked = name === 'auto' ? (readEnv().target ?? 'auto') : name;
   const found =
-    name === 'auto'
+    asked === 'auto'
       ? targets.find((target) => target.probe().available)
-      : targets.find((target) => target.name === name);
+      : targets.find((target) => target.name === asked);
   if (found === undefined) {
     throw new TargetError('target not available', {
       expected: `auto, ${targets.map((target) => target.name).join(', ')}`,
-      got: name,
+      got: asked,
       remedy: 'typert doctor tells what works on this machine',
     });
   }

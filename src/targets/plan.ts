@@ -19,6 +19,7 @@ export type Storage =
   /** A buffer of step input of that name. */
   | { readonly kind: 'input' };
 
+/** An activation, a weight or a step input of the plan. */
 export interface PlanTensor {
   /** Name of the weight or input; of an activation: the module path that makes it. */
   readonly name: string;
@@ -47,6 +48,7 @@ export interface KernelChoice {
 /** A step is run in two phases, so that the host may look at the logits between them. */
 export type Phase = 'forward' | 'sample';
 
+/** The steps of both phases, the tensors they work on, and the limits they were laid out for. */
 export interface Plan {
   readonly target: string;
   /** Dtype of activations and of the KV cache. */

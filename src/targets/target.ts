@@ -4,6 +4,7 @@ import type { Dims } from '../base/expr.ts';
 import type { AnyNode } from '../define/graph/graph.ts';
 import type { KernelChoice, Phase, Plan } from './plan.ts';
 
+/** The targets there can be. */
 export type TargetName = 'reference' | 'cpu' | 'cuda';
 
 /** Whether a target works here, for `doctor` and for `target: 'auto'`. */
@@ -11,8 +12,10 @@ export type TargetStatus =
   | { readonly available: true; readonly detail: string }
   | { readonly available: false; readonly detail: string; readonly remedy: string };
 
+/** A place where plans run. */
 export interface Target {
   readonly name: TargetName;
+  /** Whether it works on this machine; cheap, may be asked often. */
   probe(): TargetStatus;
   /** What `dtype: 'auto'` means for a checkpoint of this dtype. */
   computeDType(checkpoint: FloatDType): FloatDType;
@@ -22,14 +25,19 @@ export interface Target {
   keepsBlocks(dtype: DType): boolean;
   /** The kernel for a node, or undefined when the target has none (the compiler then reports the op). */
   select(node: AnyNode): KernelChoice | undefined;
+  /** Opens a device; the caller disposes it. */
   open(options?: DeviceOptions): Promise<Device>;
 }
 
+/** Options of `Target.open`. */
 export interface DeviceOptions {
   /** Which of several devices; 0 by default. */
   readonly index?: number;
+  /** Threads of a target that computes on the host; by default one a physical core. */
+  readonly threads?: number;
 }
 
+/** A device's memory, bytes. */
 export interface DeviceMemory {
   /** Bytes there are and bytes free, as the device reports them. */
   readonly total: number;
@@ -42,6 +50,7 @@ export interface DeviceMemory {
 export interface Device extends AsyncDisposable {
   readonly target: TargetName;
   readonly name: string;
+  /** How much memory there is now. */
   memory(): DeviceMemory;
   /** Takes memory, uploads the weights and makes the plan ready to run. */
   load(source: ProgramSource): Promise<Program>;
@@ -66,6 +75,7 @@ export interface ProgramMemory {
   readonly inputs: number;
 }
 
+/** Arrays that cross between host and device. */
 export type HostArray = Int32Array | Uint32Array | Float32Array;
 
 /** A plan on a device, ready to run steps. Calls are made one after the other. */

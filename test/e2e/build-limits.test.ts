@@ -1,6 +1,15 @@
 // What a build may cost and what it leaves when it cannot finish: memory beyond the process of at most three times the largest tensor; nothing after a full disk or a kill.
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
@@ -13,11 +22,20 @@ const env = { TYPERT_CACHE: join(folder, 'cache'), TYPERT_TARGET: 'reference' };
 const dist = fileURLToPath(new URL('../../dist', import.meta.url));
 
 /** A Llama checkpoint of zeros: its file is a hole, so it costs no disk. */
-function hollowCheckpoint(name: string, hidden: number, vocab: number, layers: number): { path: string; largest: number; total: number } {
+function hollowCheckpoint(
+  name: string,
+  hidden: number,
+  vocab: number,
+  layers: number,
+): { path: string; largest: number; total: number } {
   const path = join(folder, name);
   mkdirSync(path);
   const inner = 2 * hidden;
-  const shapes: Record<string, number[]> = { 'model.embed_tokens.weight': [vocab, hidden], 'model.norm.weight': [hidden], 'lm_head.weight': [vocab, hidden] };
+  const shapes: Record<string, number[]> = {
+    'model.embed_tokens.weight': [vocab, hidden],
+    'model.norm.weight': [hidden],
+    'lm_head.weight': [vocab, hidden],
+  };
   for (let n = 0; n < layers; n++) {
     const layer = `model.layers.${n}`;
     for (const part of ['q', 'k', 'v', 'o']) shapes[`${layer}.self_attn.${part}_proj.weight`] = [hidden, hidden];
@@ -42,7 +60,15 @@ function hollowCheckpoint(name: string, hidden: number, vocab: number, layers: n
   ftruncateSync(file, 8 + text.length + at);
   closeSync(file);
   const config = JSON.parse(readFileSync(`${goldenPath('llama')}/config.json`, 'utf8'));
-  Object.assign(config, { hidden_size: hidden, intermediate_size: inner, vocab_size: vocab, num_hidden_layers: layers, num_attention_heads: 8, num_key_value_heads: 8, head_dim: hidden / 8 });
+  Object.assign(config, {
+    hidden_size: hidden,
+    intermediate_size: inner,
+    vocab_size: vocab,
+    num_hidden_layers: layers,
+    num_attention_heads: 8,
+    num_key_value_heads: 8,
+    head_dim: hidden / 8,
+  });
   writeFileSync(join(path, 'config.json'), JSON.stringify(config));
   return { path, largest, total: at };
 }
@@ -55,7 +81,9 @@ function peakOfBuild(checkpoint: string, dtype: string): number {
     await buildEngine({ checkpoint, target: findTarget('reference'), engineDir: ${JSON.stringify(join(folder, `peak-${dtype}`))}, build: { dtype: ${JSON.stringify(dtype)}, maxSeqLen: 64 } });
     console.log(process.resourceUsage().maxRSS * 1024);
   `.replace(/using (\w+) = /, 'const $1 = ');
-  const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+  const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    encoding: 'utf8',
+  });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   return Number(stdout);
 }
@@ -80,7 +108,10 @@ describe('a build that cannot finish leaves nothing', () => {
     mkdirSync(join(folder, 'out'), { recursive: true });
     // A limit on the size of files stands for the full disk: writing fails in the same place.
     const command = `trap '' XFSZ; ulimit -f 100; exec ${process.execPath} ${dist}/cli/main.js build ${goldenPath('llama')} -o ${folder}/out/engine --target reference`;
-    const { status, stderr } = spawnSync('bash', ['-c', command], { encoding: 'utf8', env: { ...process.env, ...env } });
+    const { status, stderr } = spawnSync('bash', ['-c', command], {
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+    });
     expect(stderr).toMatch(/rank0\.engine.*(space|large|limit)/i);
     expect(status).toBe(1);
     expect(files()).toEqual([]);
@@ -89,18 +120,42 @@ describe('a build that cannot finish leaves nothing', () => {
   test('when it is killed, the next one sweeps what was left', async () => {
     const { path } = hollowCheckpoint('slow', 1024, 24_576, 4);
     const target = join(folder, 'out', 'killed');
-    const child = spawn(process.execPath, [join(dist, 'cli/main.js'), 'build', path, '-o', target, '--dtype', 'float16', '--target', 'reference'], { env: { ...process.env, ...env }, stdio: 'ignore' });
+    const child = spawn(
+      process.execPath,
+      [join(dist, 'cli/main.js'), 'build', path, '-o', target, '--dtype', 'float16', '--target', 'reference'],
+      { env: { ...process.env, ...env }, stdio: 'ignore' },
+    );
     while (files().length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     child.kill('SIGKILL');
     await new Promise((resolve) => child.on('close', resolve));
     expect(files().every((name) => name.includes('.partial-'))).toBe(true);
-    expect((await typert(['build', goldenPath('llama'), '-o', target, '--target', 'reference', '--max-seq-len', '64'], { env })).code).toBe(0);
+    expect(
+      (
+        await typert(['build', goldenPath('llama'), '-o', target, '--target', 'reference', '--max-seq-len', '64'], {
+          env,
+        })
+      ).code,
+    ).toBe(0);
     expect(files()).toEqual(['killed']);
   });
 
   test('Ctrl-C takes its partial folder with it', async () => {
     const { path } = hollowCheckpoint('interrupted', 1024, 24_576, 4);
-    const child = spawn(process.execPath, [join(dist, 'cli/main.js'), 'build', path, '-o', join(folder, 'out', 'never'), '--dtype', 'float16', '--target', 'reference'], { env: { ...process.env, ...env }, stdio: 'ignore' });
+    const child = spawn(
+      process.execPath,
+      [
+        join(dist, 'cli/main.js'),
+        'build',
+        path,
+        '-o',
+        join(folder, 'out', 'never'),
+        '--dtype',
+        'float16',
+        '--target',
+        'reference',
+      ],
+      { env: { ...process.env, ...env }, stdio: 'ignore' },
+    );
     while (!files().some((name) => name.includes('never'))) await new Promise((resolve) => setTimeout(resolve, 5));
     child.kill('SIGINT');
     await new Promise((resolve) => child.on('close', resolve));

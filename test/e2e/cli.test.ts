@@ -48,6 +48,7 @@ describe('run', () => {
     const output = JSON.parse(stdout);
     expect(output).toMatchObject({ finished: true, outputs: [{ index: 0, finishReason: 'length' }] });
     expect(output.outputs[0].tokenIds).toHaveLength(5);
+    expect(stdout).not.toContain('Delta');
   });
 
   test('Ctrl-C in mid-answer ends with what there is, and 130', async () => {

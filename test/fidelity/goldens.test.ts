@@ -8,7 +8,8 @@ import { buildEngine } from '../../src/compile/build.ts';
 import { openCheckpoint } from '../../src/define/checkpoint/open.ts';
 import type { Session } from '../../src/run/session/batch.ts';
 import { openSession } from '../../src/run/session/open.ts';
-import { findTarget } from '../../src/targets/index.ts';
+import { findTarget, targets } from '../../src/targets/index.ts';
+import type { TargetName } from '../../src/targets/target.ts';
 import { goldenPath, readGolden } from '../support/golden.ts';
 import { argmax, RaggedDriver, type TestSequence } from '../support/ragged.ts';
 
@@ -36,10 +37,17 @@ const cases = [
   'smollm3',
 ];
 
-/** max |Δ| allowed, as a share of the range of the case's logits. */
-const tolerance = 1e-4;
+/** max |Δ| allowed on each target, as a share of the range of the case's logits. */
+const tolerances: Record<TargetName, number> = { reference: 1e-4, cpu: 1e-3, cuda: 1e-3 };
+/** Every target of this build, with the reason when it cannot run here. */
+const onTargets = targets.flatMap((target) => {
+  const status = target.probe();
+  return cases.map((name) => ({ name, target: target.name, skipped: status.available ? undefined : status.detail }));
+});
 
-describe.each(cases)('%s', (name) => {
+describe.each(onTargets)('$name on $target', ({ name, target, skipped }) => {
+  if (skipped !== undefined) return void test.skip(`${target}: ${skipped}`);
+  const tolerance = tolerances[target];
   const folder = mkdtempSync(join(tmpdir(), 'typert-golden-'));
   const golden = readGolden(name);
   const worst = { value: 0 };
@@ -49,8 +57,13 @@ describe.each(cases)('%s', (name) => {
     using checkpoint = await openCheckpoint(goldenPath(name), { cacheDir: folder });
     const engineDir = join(folder, 'engine');
     // Small blocks, so that sequences span several.
-    await buildEngine({ checkpoint, target: findTarget('reference'), engineDir, build: { dtype: 'float32', maxSeqLen: 64, maxNumTokens: 64, tokensPerBlock: 8, maxBatchSize: 16 } });
-    session = await openSession({ engineDir, target: 'reference', kvCacheConfig: { maxTokens: 1024 } });
+    await buildEngine({
+      checkpoint,
+      target: findTarget(target),
+      engineDir,
+      build: { dtype: 'float32', maxSeqLen: 64, maxNumTokens: 64, tokensPerBlock: 8, maxBatchSize: 16 },
+    });
+    session = await openSession({ engineDir, target, kvCacheConfig: { maxTokens: 1024 } });
   });
 
   afterAll(async () => {
@@ -59,12 +72,18 @@ describe.each(cases)('%s', (name) => {
   });
 
   const check = (row: Float32Array, expected: Float32Array) => {
-    for (let i = 0; i < row.length; i++) worst.value = Math.max(worst.value, Math.abs(row[i]! - expected[i]!) / golden.range);
+    for (let i = 0; i < row.length; i++)
+      worst.value = Math.max(worst.value, Math.abs(row[i]! - expected[i]!) / golden.range);
     expect(worst.value).toBeLessThanOrEqual(tolerance);
   };
 
   /** Generates greedily from a sequence whose prompt is in the cache. */
-  const generate = async (driver: RaggedDriver, sequence: TestSequence, last: Float32Array, count: number): Promise<number[]> => {
+  const generate = async (
+    driver: RaggedDriver,
+    sequence: TestSequence,
+    last: Float32Array,
+    count: number,
+  ): Promise<number[]> => {
     const out: number[] = [];
     let row = last;
     while (out.length < count) {
@@ -81,7 +100,7 @@ describe.each(cases)('%s', (name) => {
       const driver = new RaggedDriver(session);
       const sequence = driver.sequence(ids, 64);
       const [rows] = await driver.step([{ sequence, count: ids.length }]);
-      rows!.forEach((row, i) => check(row, logits[i]!));
+      for (const [i, row] of rows!.entries()) check(row, logits[i]!);
       expect(await generate(driver, sequence, rows!.at(-1)!.slice(), greedy.length)).toEqual(greedy);
     }
   });
@@ -102,7 +121,14 @@ describe.each(cases)('%s', (name) => {
   test('chunks mixed with other requests', async () => {
     const driver = new RaggedDriver(session);
     // Each prompt twice and interleaved: the copies start at other steps and in other chunk sizes.
-    const runs = [0, 1, 0, 1].map((j, k) => ({ prompt: golden.prompts[j]!, sequence: driver.sequence(golden.prompts[j]!.ids, 64), chunk: [5, 3, 1, 7][k]!, start: [0, 1, 3, 2][k]!, last: new Float32Array(), out: [] as number[] }));
+    const runs = [0, 1, 0, 1].map((j, k) => ({
+      prompt: golden.prompts[j]!,
+      sequence: driver.sequence(golden.prompts[j]!.ids, 64),
+      chunk: [5, 3, 1, 7][k]!,
+      start: [0, 1, 3, 2][k]!,
+      last: new Float32Array(),
+      out: [] as number[],
+    }));
     for (let step = 0; runs.some((run) => run.out.length < run.prompt.greedy.length); step++) {
       const parts = runs.flatMap((run) => {
         if (step < run.start || run.out.length >= run.prompt.greedy.length) return [];

@@ -150,8 +150,8 @@ async function run(model: string | undefined, words: readonly string[], flags: R
     }
     const answer = await new Conversation(llm, flags).say(prompt, interrupt.signal);
     if (flags.json) {
-      const { textDelta: _delta, ...output } = answer?.last ?? { textDelta: '' };
-      await write(`${JSON.stringify(output)}\n`);
+      // Only the whole is printed: what was new in the last part means nothing here.
+      await write(`${JSON.stringify(answer?.last, (key, value) => (key.endsWith('Delta') ? undefined : value))}\n`);
     } else {
       await write('\n');
       if (flags.stats && answer !== undefined) process.stderr.write(statsLine(answer));

@@ -10,6 +10,7 @@ import { isObject, type JsonObject, kindOf } from './json.ts';
 import { openSafetensors } from './safetensors.ts';
 import type { Checkpoint } from './tensors.ts';
 
+/** Options of `openCheckpoint`. */
 export interface OpenOptions {
   /** Where content hashes are remembered; TypeRT's cache folder by default. */
   readonly cacheDir?: string;

@@ -1,6 +1,7 @@
 // The nouns of the checkpoint room: tensors by name in files, and a checkpoint as the rest of TypeRT sees it, whatever its format.
 import type { DType } from '../../base/dtype.ts';
 
+/** A tensor as its file describes it. */
 export interface TensorInfo {
   readonly name: string;
   readonly dtype: DType;
@@ -26,6 +27,7 @@ export interface TensorData {
   readonly data: Uint8Array;
 }
 
+/** Which kind of checkpoint was opened. */
 export type CheckpointFormat = 'huggingface' | 'gguf' | 'typert';
 
 /** An opened checkpoint: a config in Hugging Face's words, tensors under Hugging Face's names (GGUF's are translated), and the files for text. */

@@ -44,7 +44,9 @@ describe('graph', () => {
     const builder = new GraphBuilder('wrong');
     const x = builder.input('x', 'float32', ['T', 8]);
     const weight = builder.weight('w', 'float32', [4, 6], source('w'));
-    expect(() => builder.op('matmul', 'layer.0', { x, weight }, {})).toThrow(/layer\.0 \(matmul\): shape rule broken; expected columns of weight = 8; got 6/);
+    expect(() => builder.op('matmul', 'layer.0', { x, weight }, {})).toThrow(
+      /layer\.0 \(matmul\): shape rule broken; expected columns of weight = 8; got 6/,
+    );
     expect(() => builder.op('matmul', 'layer.0', { x }, {})).toThrow(GraphError);
     expect(() => builder.op('matmul', 'layer.0', { x, weight, typo: x }, {})).toThrow(/typo/);
   });
@@ -57,10 +59,14 @@ describe('verifier', () => {
 
   test('finds a value used before it is made, a wrong type, and a cache read before its write', () => {
     const graph = small();
-    expect(() => verify({ ...graph, nodes: graph.nodes.toReversed() }, 'shuffle')).toThrow(/small after shuffle: head: value used before it is defined/);
+    expect(() => verify({ ...graph, nodes: graph.nodes.toReversed() }, 'shuffle')).toThrow(
+      /small after shuffle: head: value used before it is defined/,
+    );
     const [embed, head] = graph.nodes;
     const y = { ...head!.outputs.y!, shape: ['T', 11] as const };
-    expect(() => verify({ ...graph, nodes: [embed!, { ...head!, outputs: { y } } as never], outputs: { logits: y } }, 'bend')).toThrow(/does not follow the shape rule; expected float32\[T, 10\]/);
+    expect(() =>
+      verify({ ...graph, nodes: [embed!, { ...head!, outputs: { y } } as never], outputs: { logits: y } }, 'bend'),
+    ).toThrow(/does not follow the shape rule; expected float32\[T, 10\]/);
     const builder = new GraphBuilder('cache');
     const q = builder.input('q', 'float32', ['T', 8]);
     const ints = (name: string, ...shape: ('T' | 'R' | number)[]) => builder.input(name, 'int32', shape);
@@ -68,7 +74,13 @@ describe('verifier', () => {
     const { y: out } = builder.op(
       'pagedAttention',
       'attend',
-      { q, positions: ints('positions', 'T'), requestOffsets: ints('requestOffsets', 'R'), contextLengths: ints('contextLengths', 'R'), blockTables: ints('blockTables', 'R', 4) },
+      {
+        q,
+        positions: ints('positions', 'T'),
+        requestOffsets: ints('requestOffsets', 'R'),
+        contextLengths: ints('contextLengths', 'R'),
+        blockTables: ints('blockTables', 'R', 4),
+      },
       { layer: 0, numHeads: 1, numKvHeads: 1, headDim: 8, valueDim: 8, scale: 1 },
     );
     expect(() => verify(builder.finish({ out: out! }), 'trace')).toThrow(/cache read before it is written/);

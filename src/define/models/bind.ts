@@ -10,6 +10,7 @@ import { findModel, type ModelConfig, type ModelDefinition } from './index.ts';
 import { parseTypertConfig, typertWeights } from './typert-checkpoint.ts';
 import { compileWeightMap } from './weight-map.ts';
 
+/** An architecture and its parsed config. */
 export interface KnownModel {
   readonly definition: ModelDefinition;
   readonly config: ModelConfig;

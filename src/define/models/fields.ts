@@ -3,6 +3,7 @@ import { type FloatDType, isFloatDType } from '../../base/dtype.ts';
 import { ConfigError, show } from '../../base/errors.ts';
 import type { Activation } from '../graph/ops.ts';
 
+/** A JSON object. */
 type Json = Readonly<Record<string, unknown>>;
 
 const activations: Readonly<Record<string, Activation>> = {
@@ -75,33 +76,40 @@ export class Fields {
     );
   }
 
+  /** A finite number. */
   number(name: string, fallback?: number): number {
     return this.#number(name, 'a finite number', Number.isFinite, fallback);
   }
 
+  /** A number above 0. */
   positive(name: string, fallback?: number): number {
     return this.#number(name, 'a positive number', (value) => Number.isFinite(value) && value > 0, fallback);
   }
 
+  /** What `read` gives, or undefined when the field is absent or null. */
   optional<T>(name: string, read: (fields: this, name: string) => T): T | undefined {
     return this.has(name) ? read(this, name) : undefined;
   }
 
+  /** True or false. */
   flag(name: string, fallback?: boolean): boolean {
     const value = this.json[name] ?? fallback;
     return typeof value === 'boolean' ? value : this.#fail(name, 'true or false');
   }
 
+  /** A string. */
   text(name: string, fallback?: string): string {
     const value = this.json[name] ?? fallback;
     return typeof value === 'string' ? value : this.#fail(name, 'a string');
   }
 
+  /** One of the allowed strings. */
   oneOf<T extends string>(name: string, allowed: readonly T[], fallback?: T): T {
     const value = this.json[name] ?? fallback;
     return allowed.find((item) => item === value) ?? this.#fail(name, `one of ${allowed.join(', ')}`);
   }
 
+  /** A list of finite numbers. */
   numbers(name: string): number[] {
     const value = this.json[name];
     if (!Array.isArray(value) || !value.every((item) => typeof item === 'number' && Number.isFinite(item)))
@@ -109,6 +117,7 @@ export class Fields {
     return value as number[];
   }
 
+  /** A list of strings. */
   texts(name: string): string[] {
     const value = this.json[name];
     if (!Array.isArray(value) || !value.every((item) => typeof item === 'string'))
@@ -116,12 +125,14 @@ export class Fields {
     return value as string[];
   }
 
+  /** A nested object. */
   object(name: string): Fields {
     const value = this.json[name];
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return this.#fail(name, 'an object');
     return new Fields(value as Json, `${this.where}: ${name}`);
   }
 
+  /** An activation in Hugging Face's words, from the first of these fields that is there. */
   activation(...names: string[]): Activation {
     const name = names.find((candidate) => this.has(candidate)) ?? names[0]!;
     return activations[this.text(name)] ?? this.#fail(name, `one of ${Object.keys(activations).join(', ')}`);

@@ -1,0 +1,62 @@
+// Attention without tensor cores, one warp a query head: float32, head dims the others refuse, and what they are checked against.
+#pragma once
+#include "attention/cuda-common.cuh"
+
+namespace typert {
+
+template <class T, i32 D, i32 Features>
+struct PlainAttention {
+  static constexpr i32 threads = 128, minBlocks = 4;
+  static constexpr i32 perLane = (D + 31) / 32;
+  struct Params {
+    AttentionIn<T> in;
+    i32 tokens;
+  };
+
+  TYPERT_DEVICE static void run(const Params& p) {
+    const AttentionIn<T>& in = p.in;
+    __shared__ float queries[4][D];
+    const i32 lane = laneId(), warp = warpId();
+    const i32 token = blockIdx.x, head = blockIdx.y * 4 + warp;
+    ptx::waitForPrevious();
+    ptx::letNextBegin();
+    if (head >= in.heads) return;
+    i32 request = 0;
+    while (request + 1 < in.requests && in.requestOffsets[request + 1] <= token) request++;
+    const i32 position = in.positions[token], kvHead = head / in.group();
+    const i32 last = minimum(position, in.contextLengths[request] - 1);
+    const float slope = Features & withAlibi ? in.slopes[head] : 0.f;
+    for (i32 d = lane; d < D; d += 32) queries[warp][d] = toFloat(in.q[i64(token) * in.ldq + head * D + d]);
+    __syncwarp();
+    float out[perLane] = {};
+    RowState state;
+    if constexpr (Features & withSinks) state.max = in.sinks[head] * log2e, state.sum = 1.f;
+    for (i32 first = in.firstKey(position); first <= last; first += 32) {
+      float score = -infinity();
+      if (first + lane <= last) {
+        const T* key = in.cache + in.template cacheRow<D>(request, kvHead, 0, first + lane);
+        float raw = 0.f;
+        for (i32 d = 0; d < D; d++) raw = fmaf(queries[warp][d], toFloat(key[d]), raw);
+        score = logit<Features>(in, raw, first + lane, position, slope);
+      }
+      const float max = fmaxf(state.max, warpMax(score));
+      const float shrink = exp2f(state.max - max), weight = exp2f(score - max);
+      state.sum = state.sum * shrink + warpSum(weight);
+      state.max = max;
+#pragma unroll
+      for (i32 i = 0; i < perLane; i++) out[i] *= shrink;
+      for (i32 j = 0; j < minimum(32, last - first + 1); j++) {
+        const float w = __shfl_sync(fullMask, weight, j);
+        const T* value = in.cache + in.template cacheRow<D>(request, kvHead, 1, first + j);
+#pragma unroll
+        for (i32 i = 0; i < perLane; i++)
+          if (i * 32 + lane < D) out[i] = fmaf(w, toFloat(value[i * 32 + lane]), out[i]);
+      }
+    }
+#pragma unroll
+    for (i32 i = 0; i < perLane; i++)
+      if (i * 32 + lane < D) in.y[i64(token) * in.ldy + head * D + i * 32 + lane] = fromFloat<T>(out[i] / state.sum);
+  }
+};
+
+}  // namespace typert

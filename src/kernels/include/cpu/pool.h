@@ -1,0 +1,215 @@
+// A pool of threads that walks a list of launches together: every thread calls every kernel, and a barrier ends each. Waiting spins for a while and
+// then sleeps, so that an idle engine costs nothing and a busy one never enters the kernel.
+#ifndef TYPERT_CPU_POOL_H
+#define TYPERT_CPU_POOL_H
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+#include "include/cpu/launch.h"
+
+enum { SPIN_BARRIER = 8000, SPIN_IDLE = 6000 };
+
+typedef struct {
+  _Alignas(64) _Atomic uint32_t value;
+  _Atomic uint32_t sleepers;
+} gate;
+
+typedef struct pool {
+  gate phase; // passed at the end of each launch
+  gate job;   // passed at the start of each step
+  _Alignas(64) _Atomic int32_t arrived;
+  _Alignas(64) _Atomic int32_t claimed;
+  _Alignas(64) int32_t count;
+  int32_t stop;
+  const launch *launches;
+  int32_t launch_count;
+  const int64_t *dims;
+  char *scratch;
+  char *local;
+  int64_t *times;
+  const kernel_fn *kernels;
+  pthread_t *threads;
+} pool;
+
+typedef struct {
+  pool *pool;
+  int32_t index;
+  int32_t cpu;
+} thread_start;
+
+INLINE void pause_cpu(void) {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/// Waits until the gate's value is no longer `old`.
+static void gate_wait(gate *g, uint32_t old, int spins) {
+  for (int i = 0; i < spins; i++) {
+    if (atomic_load_explicit(&g->value, memory_order_acquire) != old) return;
+    pause_cpu();
+  }
+  atomic_fetch_add(&g->sleepers, 1);
+  while (atomic_load(&g->value) == old) {
+#ifdef __linux__
+    syscall(SYS_futex, &g->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+#else
+    usleep(50);
+#endif
+  }
+  atomic_fetch_sub(&g->sleepers, 1);
+}
+
+static void gate_open(gate *g) {
+  atomic_fetch_add(&g->value, 1);
+#ifdef __linux__
+  if (atomic_load(&g->sleepers) != 0) syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#endif
+}
+
+/// All threads meet; the chunks to claim begin at 0 again.
+static void barrier(const worker *w) {
+  pool *p = w->pool;
+  if (w->count == 1) {
+    atomic_store_explicit(&p->claimed, 0, memory_order_relaxed);
+    return;
+  }
+  const uint32_t phase = atomic_load_explicit(&p->phase.value, memory_order_acquire);
+  if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) == w->count - 1) {
+    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->claimed, 0, memory_order_relaxed);
+    gate_open(&p->phase);
+  } else {
+    gate_wait(&p->phase, phase, SPIN_BARRIER);
+  }
+}
+
+/// The next chunk of work that no thread has taken; a kernel ends when this is past its last.
+INLINE int64_t claim(const worker *w) {
+  return atomic_fetch_add_explicit(&w->pool->claimed, 1, memory_order_relaxed);
+}
+
+/// Items [begin, end).
+typedef struct {
+  int64_t begin, end;
+} span;
+
+/// The next run of `items`: each thread first takes one of three quarters of its share, so that it reads memory in one stretch; what is left is
+/// taken one by one, by whoever is ahead. Empty when all is taken.
+INLINE span claim_span(const worker *w, int64_t items) {
+  const int64_t large = items * 3 / (4 * (int64_t)w->count), c = claim(w);
+  if (c < w->count) {
+    if (large > 0) return (span){c * large, (c + 1) * large};
+  }
+  const int64_t at = w->count * large + (large > 0 ? c - w->count : c);
+  return at < items ? (span){at, at + 1} : (span){items, items};
+}
+
+/// How many items to take at a time so that each thread comes `rounds` times.
+INLINE int64_t chunk_size(const worker *w, int64_t items, int rounds) {
+  return max_of(1, items / ((int64_t)w->count * rounds));
+}
+
+static int64_t nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/// Numbers below the normal range count as zero: they mean nothing here and slow arithmetic down.
+INLINE uint32_t flush_subnormals(void) {
+#ifdef __x86_64__
+  const uint32_t old = _mm_getcsr();
+  _mm_setcsr(old | 0x8040);
+  return old;
+#else
+  return 0;
+#endif
+}
+
+static void walk(pool *p, int32_t index) {
+  const worker w = {p, p->dims, p->scratch, p->local + (int64_t)index * LOCAL_BYTES, index, p->count};
+  // Read once: when the last barrier is passed the caller may already be setting the next step up.
+  const launch *launches = p->launches;
+  const int32_t count = p->launch_count;
+  const kernel_fn *kernels = p->kernels;
+  int64_t *times = index == 0 ? p->times : NULL;
+  int64_t begin = times == NULL ? 0 : nanoseconds();
+  for (int32_t i = 0; i < count; i++) {
+    kernels[launches[i].kernel](&launches[i], &w);
+    barrier(&w);
+    if (times != NULL) {
+      const int64_t end = nanoseconds();
+      times[i] += end - begin;
+      begin = end;
+    }
+  }
+}
+
+static void *thread_main(void *argument) {
+  const thread_start start = *(thread_start *)argument;
+  free(argument);
+  pool *p = start.pool;
+#ifdef __linux__
+  if (start.cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(start.cpu, &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+  }
+#endif
+  flush_subnormals();
+  for (uint32_t job = 0;; job++) {
+    gate_wait(&p->job, job, SPIN_IDLE);
+    if (p->stop) return NULL;
+    walk(p, start.index);
+  }
+}
+
+#define EXPORT __attribute__((visibility("default")))
+
+/// Starts count - 1 threads (the caller of a step is the other one); `cpus[i]` is where thread i is pinned, -1 for nowhere.
+EXPORT pool *typert_pool_open(int32_t count, const int32_t *cpus) {
+  pool *p = aligned_alloc(64, (sizeof(pool) + 63) / 64 * 64);
+  if (p == NULL) return NULL;
+  memset(p, 0, sizeof *p);
+  p->threads = calloc((size_t)count, sizeof(pthread_t));
+  p->local = aligned_alloc(64, (size_t)count * LOCAL_BYTES);
+  p->count = 1;
+  for (int32_t i = 1; i < count && p->threads != NULL && p->local != NULL; i++) {
+    thread_start *start = malloc(sizeof *start);
+    if (start == NULL) break;
+    *start = (thread_start){p, i, cpus[i]};
+    if (pthread_create(&p->threads[i], NULL, thread_main, start) != 0) {
+      free(start);
+      break;
+    }
+    p->count = i + 1;
+  }
+  return p;
+}
+
+EXPORT int32_t typert_pool_count(const pool *p) { return p->count; }
+
+EXPORT void typert_pool_close(pool *p) {
+  p->stop = 1;
+  gate_open(&p->job);
+  for (int32_t i = 1; i < p->count; i++) pthread_join(p->threads[i], NULL);
+  free(p->threads);
+  free(p->local);
+  free(p);
+}
+#endif

@@ -1,0 +1,176 @@
+// GGUF's block formats in panels of 16 rows, at their own bits. A panel is a list of groups of 32 columns; a group holds
+//   the low bits:  8-bit formats: 8 registers of 64 bytes, register j the columns 4j to 4j+3 of 16 rows (row-major within the register);
+//                  others: 4 registers of nibbles, register j the low nibbles of columns 8j to 8j+3 and the high ones of 8j+4 to 8j+7
+//   the high bits: per plane (fifth bit, sixth bit) 8 words of 64 bits, word j the bytes of register j
+//   the scales:    a half a row (and a half of minimum); of the K formats a byte a row (and a byte of minimum), Q6_K two bytes a row
+// and in the K formats eight groups follow a header with the halves that their scales are factors of.
+#ifndef TYPERT_CPU_QUANT_H
+#define TYPERT_CPU_QUANT_H
+#include "include/cpu/weights.h"
+
+enum { W_Q8_0 = 3, W_Q4_0, W_Q4_1, W_Q5_0, W_Q5_1, W_Q4_K, W_Q5_K, W_Q6_K };
+enum { GROUP_COLUMNS = 32, SUPER_GROUPS = 8, HEADER_BYTES = 64 };
+
+INLINE int is_quant(const int f) { return f >= W_Q8_0; }
+INLINE int has_header(const int f) { return f >= W_Q4_K; }
+INLINE int has_minimum(const int f) { return f == W_Q4_1 || f == W_Q5_1 || f == W_Q4_K || f == W_Q5_K; }
+INLINE int high_planes(const int f) { return f == W_Q6_K ? 2 : f == W_Q5_0 || f == W_Q5_1 || f == W_Q5_K ? 1 : 0; }
+/// What a stored number is above the one it means.
+INLINE int quant_offset(const int f) { return f == W_Q8_0 ? 128 : f == W_Q4_0 ? 8 : f == W_Q5_0 ? 16 : f == W_Q6_K ? 32 : 0; }
+INLINE int low_bytes(const int f) { return f == W_Q8_0 ? 512 : 256; }
+INLINE int scales_at(const int f) { return low_bytes(f) + 64 * high_planes(f); }
+INLINE int group_bytes(const int f) { return scales_at(f) + (has_header(f) ? 32 : has_minimum(f) ? 64 : 32); }
+INLINE int64_t quant_panel_bytes(const int f, int64_t k) {
+  const int64_t groups = k / GROUP_COLUMNS;
+  return groups * group_bytes(f) + (has_header(f) ? groups / SUPER_GROUPS * HEADER_BYTES : 0);
+}
+INLINE int64_t group_offset(const int f, int64_t g) {
+  return g * group_bytes(f) + (has_header(f) ? (g / SUPER_GROUPS + 1) * HEADER_BYTES : 0);
+}
+INLINE int64_t header_offset(const int f, int64_t g) {
+  return g / SUPER_GROUPS * (SUPER_GROUPS * group_bytes(f) + HEADER_BYTES);
+}
+
+/// Where column c (0 to 31) of a lane is in the low bytes, and whether in the high nibble.
+INLINE int low_place(const int f, int c, int lane) { return f == W_Q8_0 ? c / 4 * 64 + lane * 4 + c % 4 : c / 8 * 64 + lane * 4 + c % 4; }
+
+INLINE int stored_at(const int f, const uint8_t *group, int c, int lane) {
+  int q = group[low_place(f, c, lane)];
+  if (f == W_Q8_0) return q;
+  q = c / 4 % 2 ? q >> 4 : q & 15;
+  for (int p = 0; p < high_planes(f); p++) q |= (group[256 + p * 64 + c / 4 * 8 + (lane * 4 + c % 4) / 8] >> (lane * 4 + c % 4) % 8 & 1) << (4 + p);
+  return q;
+}
+
+/// Scale and minimum of a lane's columns: w = scale · stored + shift.
+INLINE void scale_of(const int f, const char *panel, int64_t g, int lane, int c, float *scale, float *shift) {
+  const char *group = panel + group_offset(f, g), *at = group + scales_at(f);
+  const uint16_t *halves = (const uint16_t *)at, *header = (const uint16_t *)(panel + header_offset(f, g));
+  const uint8_t *bytes = (const uint8_t *)at;
+  if (f == W_Q6_K) {
+    *scale = half_to_float(header[lane]) * (int8_t)bytes[c / 16 * 16 + lane];
+    *shift = -*scale * 32;
+  } else if (has_header(f)) {
+    *scale = half_to_float(header[lane]) * bytes[lane];
+    *shift = -half_to_float(header[16 + lane]) * bytes[16 + lane];
+  } else {
+    *scale = half_to_float(halves[lane]);
+    *shift = has_minimum(f) ? half_to_float(halves[16 + lane]) : -*scale * (float)quant_offset(f);
+  }
+}
+
+/// Columns of one row as floats.
+INLINE void quant_row(const int f, const char *w, int64_t columns, int64_t row, float *out) {
+  const char *panel = w + row / PANEL * quant_panel_bytes(f, columns);
+  const int lane = (int)(row % PANEL);
+  for (int64_t g = 0; g < columns / GROUP_COLUMNS; g++) {
+    for (int c = 0; c < GROUP_COLUMNS; c++) {
+      float scale, shift;
+      scale_of(f, panel, g, lane, c, &scale, &shift);
+      *out++ = scale * (float)stored_at(f, (const uint8_t *)panel + group_offset(f, g), c, lane) + shift;
+    }
+  }
+}
+
+/// A group as floats, [32 columns][16 rows]: for machines without the instructions that multiply bytes.
+INLINE void unpack_group(const int f, const char *panel, int64_t g, float *out) {
+  const uint8_t *group = (const uint8_t *)panel + group_offset(f, g);
+  for (int part = 0; part < 2; part++) {
+    float scale[PANEL], shift[PANEL];
+    for (int lane = 0; lane < PANEL; lane++) scale_of(f, panel, g, lane, part * 16, &scale[lane], &shift[lane]);
+    for (int c = part * 16; c < part * 16 + 16; c++)
+      for (int lane = 0; lane < PANEL; lane++) out[c * PANEL + lane] = scale[lane] * (float)stored_at(f, group, c, lane) + shift[lane];
+  }
+}
+
+/// One group of a row as GGUF stores it: numbers from 0 and the bits of its scales.
+typedef struct {
+  uint8_t q[32];
+  uint16_t scale, minimum; // halves; of the K formats the header's
+  uint8_t bytes[2];        // of the K formats
+} gguf_group;
+
+INLINE uint16_t half_at(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+
+static void read_gguf(const int f, const uint8_t *row, int64_t g, gguf_group *out) {
+  const int64_t in = g % SUPER_GROUPS;
+  if (f == W_Q8_0) {
+    const uint8_t *b = row + g * 34;
+    out->scale = half_at(b);
+    for (int i = 0; i < 32; i++) out->q[i] = b[2 + i] ^ 0x80;
+  } else if (!has_header(f)) {
+    const int halves = has_minimum(f) ? 4 : 2, high = high_planes(f) * 4;
+    const uint8_t *b = row + g * (halves + high + 16), *bits = b + halves, *low = bits + high;
+    out->scale = half_at(b);
+    out->minimum = halves == 4 ? half_at(b + 2) : 0;
+    for (int i = 0; i < 32; i++) {
+      out->q[i] = i < 16 ? low[i] & 15 : low[i - 16] >> 4;
+      if (high) out->q[i] |= (uint8_t)((bits[i / 8] >> i % 8 & 1) << 4);
+    }
+  } else if (f == W_Q6_K) {
+    const uint8_t *b = row + g / SUPER_GROUPS * 210, *scales = b + 192;
+    out->scale = half_at(b + 208);
+    out->bytes[0] = scales[in * 2];
+    out->bytes[1] = scales[in * 2 + 1];
+    // Groups of a half (128 columns) share bytes: the first two their low nibbles, the last two their high ones.
+    const uint8_t *low = b + in / 4 * 64 + in % 2 * 32, *high = b + 128 + in / 4 * 32;
+    for (int i = 0; i < 32; i++) out->q[i] = (uint8_t)((in % 4 < 2 ? low[i] & 15 : low[i] >> 4) | (high[i] >> in % 4 * 2 & 3) << 4);
+  } else {
+    const int bytes = f == W_Q4_K ? 144 : 176;
+    const uint8_t *b = row + g / SUPER_GROUPS * bytes, *s = b + 4, *low = b + bytes - 128 + in / 2 * 32;
+    out->scale = half_at(b);
+    out->minimum = half_at(b + 2);
+    out->bytes[0] = in < 4 ? s[in] & 63 : (uint8_t)((s[in + 4] & 15) | s[in - 4] >> 6 << 4);
+    out->bytes[1] = in < 4 ? s[in + 4] & 63 : (uint8_t)(s[in + 4] >> 4 | s[in] >> 6 << 4);
+    for (int i = 0; i < 32; i++) {
+      out->q[i] = in % 2 ? low[i] >> 4 : low[i] & 15;
+      if (f == W_Q5_K) out->q[i] |= (uint8_t)((b[16 + i] >> in & 1) << 4);
+    }
+  }
+}
+
+INLINE int64_t gguf_row_bytes(const int f, int64_t k) {
+  switch (f) {
+    case W_Q8_0: return k / 32 * 34;
+    case W_Q4_0: return k / 32 * 18;
+    case W_Q4_1: return k / 32 * 20;
+    case W_Q5_0: return k / 32 * 22;
+    case W_Q5_1: return k / 32 * 24;
+    case W_Q4_K: return k / 256 * 144;
+    case W_Q5_K: return k / 256 * 176;
+    default: return k / 256 * 210;
+  }
+}
+
+/// Lays rows of GGUF blocks out in panels; rows past the last have scale 0.
+__attribute__((unused)) static void pack_quant(const int f, const uint8_t *from, char *to, int64_t rows, int64_t columns) {
+  const int64_t panels = ceil_div(rows, PANEL), bytes = quant_panel_bytes(f, columns), row_bytes = gguf_row_bytes(f, columns);
+  memset(to, 0, (size_t)(panels * bytes));
+  for (int64_t r = 0; r < rows; r++) {
+    char *panel = to + r / PANEL * bytes;
+    const int lane = (int)(r % PANEL);
+    for (int64_t g = 0; g < columns / GROUP_COLUMNS; g++) {
+      gguf_group one = {0};
+      read_gguf(f, from + r * row_bytes, g, &one);
+      uint8_t *group = (uint8_t *)panel + group_offset(f, g), *bytes_at = group + scales_at(f);
+      for (int c = 0; c < GROUP_COLUMNS; c++) {
+        const int bit = lane * 4 + c % 4;
+        uint8_t *low = group + low_place(f, c, lane);
+        if (f == W_Q8_0) *low = one.q[c];
+        else *low |= (uint8_t)((one.q[c] & 15) << (c / 4 % 2 * 4));
+        for (int p = 0; p < high_planes(f); p++) group[256 + p * 64 + c / 4 * 8 + bit / 8] |= (uint8_t)((one.q[c] >> (4 + p) & 1) << bit % 8);
+      }
+      if (has_header(f)) {
+        uint16_t *header = (uint16_t *)(panel + header_offset(f, g));
+        header[lane] = one.scale;
+        header[16 + lane] = one.minimum;
+        bytes_at[lane] = one.bytes[0];
+        bytes_at[16 + lane] = one.bytes[1];
+      } else {
+        ((uint16_t *)bytes_at)[lane] = one.scale;
+        if (has_minimum(f)) ((uint16_t *)bytes_at)[16 + lane] = one.minimum;
+      }
+    }
+  }
+}
+#endif

@@ -1,0 +1,190 @@
+// The CPU's kernel of every op: its C file, what it is specialised by, and how a launch is described to it. The C side of each is in
+// src/kernels/<op>/cpu.c.
+import { type DType, isBlockDType } from '../../base/dtype.ts';
+import { type Dims, evaluate } from '../../base/expr.ts';
+import type { HeadNorm } from '../../define/graph/attention.ts';
+import type { Node } from '../../define/graph/graph.ts';
+import type { OpAttrs } from '../../define/graph/ops.ts';
+import type { KernelOp } from '../../kernels/reference-table.ts';
+import type { Plan, PlanStep } from '../plan.ts';
+
+/** Weight formats that kernels read in panels, by dtype (include/cpu/weights.h). */
+export const weightFormats: Partial<Record<DType, { readonly name: string; readonly id: number }>> = {
+  float32: { name: 'W_F32', id: 0 },
+  bfloat16: { name: 'W_BF16', id: 1 },
+  float16: { name: 'W_F16', id: 2 },
+  q8_0: { name: 'W_Q8_0', id: 3 },
+  q4_0: { name: 'W_Q4_0', id: 4 },
+  q4_1: { name: 'W_Q4_1', id: 5 },
+  q5_0: { name: 'W_Q5_0', id: 6 },
+  q5_1: { name: 'W_Q5_1', id: 7 },
+  q4_k: { name: 'W_Q4_K', id: 8 },
+  q5_k: { name: 'W_Q5_K', id: 9 },
+  q6_k: { name: 'W_Q6_K', id: 10 },
+};
+
+/** What a kernel is compiled for: plain data in the plan. */
+export type Config = Readonly<Record<string, string | number>>;
+
+export interface CpuKernel<K extends KernelOp> {
+  readonly file: string;
+  /** Outputs in the order of the C side's arguments. */
+  readonly outputs: readonly string[];
+  /** Inputs that are weights in panels. */
+  readonly packed?: readonly string[];
+  config?(node: Node<K>): Config;
+  /** The C function: a macro with arguments that defines it, or a name that is there already. */
+  instance(
+    config: Config,
+    plan: Plan,
+  ): string | { readonly macro: string; readonly args: readonly (string | number)[] };
+  ints?(attrs: OpAttrs[K]): readonly number[];
+  floats?(attrs: OpAttrs[K]): readonly number[];
+  /** Bytes that the threads of a launch share. */
+  scratch?(step: PlanStep<K>, plan: Plan, limits: Dims, threads: number): number;
+}
+
+const format = (dtype: DType): string => weightFormats[dtype]?.name ?? dtype;
+
+/** Size of dim `axis` of an argument, with symbols at their limits. */
+function size(step: PlanStep, plan: Plan, limits: Dims, arg: string, axis: number): number {
+  return evaluate(plan.tensors[step.args[arg]!]!.shape[axis]!, limits);
+}
+
+const normFloats = (norm: HeadNorm | undefined): number[] => [norm?.eps ?? 0, norm?.weightOffset ?? 0];
+
+function pointwise<K extends 'activation' | 'gated' | 'add' | 'mul' | 'scale' | 'softcap'>(
+  op: K,
+  extra: Partial<CpuKernel<K>> = {},
+): CpuKernel<K> {
+  return {
+    file: 'pointwise/cpu.c',
+    outputs: ['y'],
+    instance: ({ kind }) => ({ macro: 'POINTWISE', args: [op, kind ?? 'tanh'] }),
+    ...extra,
+  };
+}
+
+const expertsBytes = 8192;
+
+export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
+  embedding: {
+    file: 'embedding/cpu.c',
+    outputs: ['y'],
+    packed: ['table'],
+    config: (node) => ({ weight: format(node.inputs.table!.dtype) }),
+    instance: ({ weight }) => ({ macro: 'EMBEDDING', args: [weight!] }),
+  },
+  matmul: {
+    file: 'matmul/cpu.c',
+    outputs: ['y'],
+    packed: ['weight'],
+    config: (node) => ({ weight: format(node.inputs.weight!.dtype) }),
+    instance: ({ weight }) => ({ macro: 'MATMUL', args: [weight!] }),
+    // Activations as bytes, with a scale and two sums for every 32.
+    scratch: (step, plan, limits) =>
+      isBlockDType(plan.tensors[step.args.weight!]!.dtype)
+        ? size(step, plan, limits, 'x', 0) * size(step, plan, limits, 'x', 1) * (1 + 12 / 32) + 64
+        : 0,
+  },
+  rmsnorm: {
+    file: 'norm/cpu.c',
+    outputs: ['y', 'sum'],
+    instance: () => 'rmsnorm',
+    floats: ({ eps, weightOffset }) => [eps, weightOffset],
+  },
+  layernorm: {
+    file: 'norm/cpu.c',
+    outputs: ['y', 'sum'],
+    instance: () => 'layernorm',
+    floats: ({ eps }) => [eps, 0],
+  },
+  activation: pointwise('activation', { config: ({ attrs }) => ({ kind: attrs.kind }) }),
+  gated: pointwise('gated', { config: ({ attrs }) => ({ kind: attrs.kind }) }),
+  add: pointwise('add'),
+  mul: pointwise('mul'),
+  scale: pointwise('scale', { floats: ({ factor }) => [factor] }),
+  softcap: pointwise('softcap', { floats: ({ cap }) => [cap] }),
+  gatherRows: { file: 'gather/cpu.c', outputs: ['y'], instance: () => 'gather_rows' },
+  ropeCache: {
+    file: 'attention/cpu.c',
+    outputs: ['y'],
+    config: ({ attrs: { numHeads, numKvHeads, headDim, valueDim, norm, rope } }) => ({
+      numHeads,
+      numKvHeads,
+      headDim,
+      valueDim,
+      norm: norm?.kind ?? 'none',
+      rotaryDim: rope?.rotaryDim ?? 0,
+      style: rope?.style ?? 'half',
+    }),
+    instance: ({ numHeads, numKvHeads, headDim, valueDim, norm, rotaryDim, style }, { tokensPerBlock }) => ({
+      macro: 'ROPE_CACHE',
+      args: [
+        numHeads!,
+        numKvHeads!,
+        headDim!,
+        valueDim!,
+        tokensPerBlock,
+        String(norm).toUpperCase(),
+        rotaryDim!,
+        String(style).toUpperCase(),
+      ],
+    }),
+    floats: ({ norm, rope }) => [...normFloats(norm), rope?.attentionFactor ?? 1],
+  },
+  pagedAttention: {
+    file: 'attention/cpu.c',
+    outputs: ['y'],
+    config: ({ attrs: { numHeads, numKvHeads, headDim, valueDim, window, chunk, softcap }, inputs }) => ({
+      numHeads,
+      numKvHeads,
+      headDim,
+      valueDim,
+      window: window ?? 0,
+      chunk: chunk ?? 0,
+      softcap: softcap === undefined ? 0 : 1,
+      slopes: inputs.slopes === undefined ? 0 : 1,
+    }),
+    instance: ({ numHeads, numKvHeads, headDim, valueDim, window, chunk, softcap, slopes }, { tokensPerBlock }) => ({
+      macro: 'PAGED_ATTENTION',
+      args: [numHeads!, numKvHeads!, headDim!, valueDim!, tokensPerBlock, window!, chunk!, softcap!, slopes!],
+    }),
+    floats: ({ scale, softcap }) => [scale, softcap ?? 0],
+  },
+  moeRoute: {
+    file: 'moe/cpu.c',
+    outputs: ['weights', 'experts'],
+    instance: () => 'moe_route',
+    ints: ({ topK, scoring, normalize }) => [topK, scoring === 'sigmoid' ? 1 : 0, normalize ? 1 : 0],
+    floats: ({ scale }) => [scale],
+  },
+  moeExperts: {
+    file: 'moe/cpu.c',
+    outputs: ['y'],
+    packed: ['gateUp', 'down'],
+    config: ({ attrs, inputs }) => ({
+      kind: attrs.kind,
+      up: format(inputs.gateUp!.dtype),
+      down: format(inputs.down!.dtype),
+    }),
+    instance: ({ kind, up, down }) => ({ macro: 'MOE_EXPERTS_KERNEL', args: [kind!, up!, down!] }),
+    scratch: (step, plan, limits) => {
+      const pairs = limits.T * size(step, plan, limits, 'experts', 1);
+      const hidden = size(step, plan, limits, 'down', 1);
+      const inner = size(step, plan, limits, 'down', 2);
+      return expertsBytes + (pairs + 16) * 4 + pairs * (2 * inner + hidden) * 4;
+    },
+  },
+  sample: {
+    file: 'sample/cpu.c',
+    outputs: ['token', 'logprob'],
+    instance: () => 'sample',
+    scratch: (step, plan, limits, threads) => threads * (size(step, plan, limits, 'logits', 1) + 16) * 4,
+  },
+};
+
+/** A kernel's entry without its op's types, for code that treats all alike. */
+export function cpuKernel(op: PlanStep['op']): CpuKernel<KernelOp> | undefined {
+  return Object.hasOwn(cpuKernels, op) ? (cpuKernels[op as KernelOp] as unknown as CpuKernel<KernelOp>) : undefined;
+}

@@ -1,0 +1,289 @@
+// How each op of a plan becomes launches on CUDA: sizes of the step at hand in, plain launches out.
+import type { FloatDType } from '../../base/dtype.ts';
+import type { Op, OpAttrs } from '../../define/graph/ops.ts';
+import {
+  type AttentionConfig,
+  type AttentionProblem,
+  attentionLaunch,
+  attentionWorkspace,
+  decodeCandidates,
+  decodeRows,
+  prefillCandidates,
+} from '../../kernels/attention/cuda.ts';
+import { ropeCacheLaunch } from '../../kernels/attention/cuda-rope.ts';
+import type { CudaArch, CudaLaunch } from '../../kernels/cuda-kernel.ts';
+import { gatherLaunch } from '../../kernels/gather/cuda.ts';
+import { type MatmulProblem, matmulCandidates, matmulLaunch, matmulWorkspace } from '../../kernels/matmul/cuda.ts';
+import { expertsLaunches, routeLaunch } from '../../kernels/moe/cuda.ts';
+import { normLaunch } from '../../kernels/norm/cuda.ts';
+import { type PointwiseProblem, pointwiseLaunch } from '../../kernels/pointwise/cuda.ts';
+import { sampleLaunch } from '../../kernels/sample/cuda.ts';
+import type { DevicePtr } from '../ffi/cuda-driver.ts';
+import type { Buffers } from './launch.ts';
+
+/** A tensor of the step at hand: [rows, columns], rows `stride` elements apart. */
+export interface StepTensor {
+  readonly ptr: DevicePtr;
+  readonly rows: number;
+  readonly columns: number;
+  readonly stride: number;
+}
+
+/** What a launch maker may ask of the step. */
+export interface StepView {
+  readonly arch: CudaArch;
+  readonly dtype: FloatDType;
+  readonly tokensPerBlock: number;
+  readonly maxBlocksPerSequence: number;
+  readonly numBlocks: number;
+  readonly dims: { readonly T: number; readonly R: number; readonly L: number };
+  tensor(name: string): StepTensor;
+  optional(name: string): StepTensor | undefined;
+  /** The cache of a layer. */
+  cache(layer: number): DevicePtr;
+  /** Room that launches in order may share, at least `bytes` large. */
+  scratch(bytes: number): DevicePtr;
+  /** Counters that every kernel leaves at zero. */
+  counters(bytes: number): DevicePtr;
+}
+
+export interface BoundLaunch {
+  readonly launch: CudaLaunch;
+  readonly buffers: Buffers;
+}
+
+type Maker<K extends Op> = (step: StepView, attrs: OpAttrs[K]) => readonly BoundLaunch[];
+
+const bind = (launch: CudaLaunch, buffers: Buffers): readonly BoundLaunch[] => [{ launch, buffers }];
+
+/** Pointers of the tensors that are there, by their names (or new names). */
+function pointers(step: StepView, names: Readonly<Record<string, string>>): Buffers {
+  const found: Record<string, DevicePtr> = {};
+  for (const [as, name] of Object.entries(names)) {
+    const tensor = step.optional(name);
+    if (tensor !== undefined) found[as] = tensor.ptr;
+  }
+  return found;
+}
+
+/** A product, with the tactic the heuristic likes best for its size. */
+export function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: Buffers): readonly BoundLaunch[] {
+  const config = matmulCandidates(problem, step.arch)[0]!;
+  const { partial, counters } = matmulWorkspace(problem, config);
+  const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
+  return bind(matmulLaunch(problem, config, step.arch), { ...buffers, ...workspace });
+}
+
+const matmul: Maker<'matmul'> = (step) => {
+  const [x, w, y] = [step.tensor('x'), step.tensor('weight'), step.tensor('y')];
+  const problem: MatmulProblem = {
+    dtype: step.dtype,
+    m: x.rows,
+    n: w.rows,
+    k: w.columns,
+    ldx: x.stride,
+    ldy: y.stride,
+    bias: step.optional('bias') !== undefined,
+    residual: false,
+    gated: false,
+    activation: 'none',
+  };
+  return matmulLaunches(step, problem, pointers(step, { x: 'x', w: 'weight', bias: 'bias', y: 'y' }));
+};
+
+function norm(kind: 'rms' | 'layer', step: StepView, eps: number, weightOffset: number): readonly BoundLaunch[] {
+  const [x, y] = [step.tensor('x'), step.tensor('y')];
+  const residual = step.optional('residual');
+  const launch = normLaunch({
+    kind,
+    dtype: step.dtype,
+    rows: x.rows,
+    columns: x.columns,
+    ldx: x.stride,
+    ldr: residual?.stride ?? 0,
+    lds: residual === undefined ? 0 : step.tensor('sum').stride,
+    ldy: y.stride,
+    eps,
+    weightOffset,
+    weight: step.optional('weight') !== undefined,
+    bias: step.optional('bias') !== undefined,
+    residual: residual !== undefined,
+  });
+  const names = { x: 'x', residual: 'residual', weight: 'weight', bias: 'bias', sum: 'sum', y: 'y' };
+  return bind(launch, pointers(step, names));
+}
+
+function pointwise(
+  op: PointwiseProblem['op'],
+  step: StepView,
+  inputs: readonly [a: string, b?: string],
+  extra: Partial<Pick<PointwiseProblem, 'activation' | 'factor'>> = {},
+): readonly BoundLaunch[] {
+  const [a, y] = [step.tensor(inputs[0]), step.tensor('y')];
+  const b = inputs[1] === undefined ? undefined : step.tensor(inputs[1]);
+  const problem: PointwiseProblem = {
+    op,
+    activation: 'none',
+    dtype: step.dtype,
+    rows: a.rows,
+    columns: a.columns,
+    lda: a.stride,
+    ldb: b?.stride ?? 0,
+    ldy: y.stride,
+    factor: 1,
+    ...extra,
+  };
+  return bind(pointwiseLaunch(problem, step.arch), { a: a.ptr, y: y.ptr, ...(b === undefined ? {} : { b: b.ptr }) });
+}
+
+function gather(step: StepView, ids: string, table: string): readonly BoundLaunch[] {
+  const [from, y] = [step.tensor(table), step.tensor('y')];
+  const launch = gatherLaunch({
+    dtype: step.dtype,
+    tableDType: step.dtype,
+    rows: y.rows,
+    columns: y.columns,
+    tableRows: from.rows,
+    ldt: from.stride,
+    ldy: y.stride,
+  });
+  return bind(launch, { ids: step.tensor(ids).ptr, table: from.ptr, y: y.ptr });
+}
+
+const pagedAttention: Maker<'pagedAttention'> = (step, attrs) => {
+  const [q, y] = [step.tensor('q'), step.tensor('y')];
+  const { T: tokens, R: requests } = step.dims;
+  const problem: AttentionProblem = {
+    dtype: step.dtype,
+    tokens,
+    requests,
+    heads: attrs.numHeads,
+    kvHeads: attrs.numKvHeads,
+    headDim: attrs.headDim,
+    ldq: q.stride,
+    ldy: y.stride,
+    tokensPerBlock: step.tokensPerBlock,
+    maxBlocksPerSequence: step.maxBlocksPerSequence,
+    numBlocks: step.numBlocks,
+    scale: attrs.scale,
+    ...(attrs.softcap === undefined ? {} : { softcap: attrs.softcap }),
+    ...(attrs.window === undefined ? {} : { window: attrs.window }),
+    ...(attrs.chunk === undefined ? {} : { chunk: attrs.chunk }),
+    sinks: step.optional('sinks') !== undefined,
+    alibi: step.optional('slopes') !== undefined,
+  };
+  const names = ['q', 'y', 'sinks', 'slopes', 'positions', 'requestOffsets', 'contextLengths', 'blockTables'];
+  const buffers = {
+    ...pointers(step, Object.fromEntries(names.map((name) => [name, name]))),
+    cache: step.cache(attrs.layer),
+  };
+  const make = (config: AttentionConfig, skip: number): BoundLaunch => {
+    const { partial, counters } = attentionWorkspace(problem, config);
+    const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
+    return { launch: attentionLaunch(problem, config, skip), buffers: { ...buffers, ...workspace } };
+  };
+  const decode = decodeCandidates(problem, step.arch)[0]!;
+  if (decode.kind === 'plain') return [make(prefillCandidates(problem, step.arch)[0]!, 0)];
+  if (tokens === requests) return [make(decode, 0)];
+  const prefill = prefillCandidates(problem, step.arch)[0]!;
+  // The plain kernel computes every token, so that nothing is left to the decode kernel.
+  if (prefill.kind === 'plain') return [make(prefill, 0)];
+  return [make(prefill, decodeRows), make(decode, 0)];
+};
+
+const ropeCache: Maker<'ropeCache'> = (step, attrs) => {
+  const [q, k, v, y] = [step.tensor('q'), step.tensor('k'), step.tensor('v'), step.tensor('y')];
+  const launch = ropeCacheLaunch({
+    dtype: step.dtype,
+    attrs,
+    tokens: q.rows,
+    ldq: q.stride,
+    ldk: k.stride,
+    ldv: v.stride,
+    ldy: y.stride,
+    tokensPerBlock: step.tokensPerBlock,
+  });
+  const names = {
+    q: 'q',
+    k: 'k',
+    v: 'v',
+    qNorm: 'qNorm',
+    kNorm: 'kNorm',
+    frequencies: 'frequencies',
+    positions: 'positions',
+    slots: 'cacheSlots',
+    y: 'y',
+  };
+  return bind(launch, { ...pointers(step, names), cache: step.cache(attrs.layer) });
+};
+
+const sample: Maker<'sample'> = (step) => {
+  const logits = step.tensor('logits');
+  const names = ['logits', 'temperature', 'topK', 'topP', 'minP', 'seedLow', 'seedHigh', 'counter', 'token', 'logprob'];
+  const launch = sampleLaunch({ dtype: step.dtype, rows: logits.rows, vocab: logits.columns, ld: logits.stride });
+  return bind(launch, pointers(step, Object.fromEntries(names.map((name) => [name, name]))));
+};
+
+const moeRoute: Maker<'moeRoute'> = (step, { topK, scoring, normalize, scale }) => {
+  const logits = step.tensor('logits');
+  const launch = routeLaunch({
+    dtype: step.dtype,
+    tokens: logits.rows,
+    experts: logits.columns,
+    ld: logits.stride,
+    topK,
+    scoring,
+    normalize,
+    scale,
+    bias: step.optional('bias') !== undefined,
+  });
+  return bind(launch, pointers(step, { logits: 'logits', bias: 'bias', weights: 'weights', experts: 'experts' }));
+};
+
+const moeExperts: Maker<'moeExperts'> = (step, { kind }) => {
+  const [x, y, down, experts] = [step.tensor('x'), step.tensor('y'), step.tensor('down'), step.tensor('experts')];
+  const [topK, inner] = [experts.columns, down.columns];
+  const launches = expertsLaunches({
+    dtype: step.dtype,
+    activation: kind,
+    tokens: x.rows,
+    topK,
+    hidden: x.columns,
+    inner,
+    ldx: x.stride,
+    ldy: y.stride,
+  });
+  const names = { x: 'x', gateUp: 'gateUp', down: 'down', experts: 'experts', weights: 'weights', y: 'y' };
+  const buffers = { ...pointers(step, names), inner: step.scratch(x.rows * topK * inner * 4) };
+  return launches.map((launch) => ({ launch, buffers }));
+};
+
+/** The ops that CUDA computes. */
+export const cudaKernels: { readonly [K in Op]?: Maker<K> } = {
+  embedding: (step) => gather(step, 'ids', 'table'),
+  gatherRows: (step) => gather(step, 'rows', 'x'),
+  matmul,
+  rmsnorm: (step, { eps, weightOffset }) => norm('rms', step, eps, weightOffset),
+  layernorm: (step, { eps }) => norm('layer', step, eps, 0),
+  activation: (step, { kind }) => pointwise('activation', step, ['x'], { activation: kind }),
+  gated: (step, { kind }) => pointwise('gated', step, ['gate', 'up'], { activation: kind }),
+  add: (step) => pointwise('add', step, ['a', 'b']),
+  mul: (step) => pointwise('mul', step, ['a', 'b']),
+  scale: (step, { factor }) => pointwise('scale', step, ['x'], { factor }),
+  softcap: (step, { cap }) => pointwise('softcap', step, ['x'], { factor: cap }),
+  ropeCache,
+  pagedAttention,
+  moeRoute,
+  moeExperts,
+  sample,
+};
+
+/** Inputs that kernels read as float32 whatever the plan's dtype. */
+export const floatInputs: ReadonlySet<string> = new Set([
+  'frequencies',
+  'sinks',
+  'slopes',
+  'temperature',
+  'topP',
+  'minP',
+]);

@@ -1,0 +1,351 @@
+// A plan on a GPU: weights, arena and caches in its memory, steps as launches; steps of one token a request as captured graphs.
+import { track } from '../../base/dispose.ts';
+import {
+  byteLength,
+  type FloatDType,
+  fromBFloat16Bits,
+  fromFloat16Bits,
+  isFloatDType,
+  toBFloat16Bits,
+  toFloat16Bits,
+} from '../../base/dtype.ts';
+import { TargetError } from '../../base/errors.ts';
+import { type Dims, evaluate } from '../../base/expr.ts';
+import { toFloat32 } from '../../define/checkpoint/cast.ts';
+import { copyBlocksLaunch } from '../../kernels/gather/cuda.ts';
+import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
+import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
+import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
+import { type BoundLaunch, cudaKernels, floatInputs, type StepTensor, type StepView } from './kernels.ts';
+import { PreparedLaunch } from './launch.ts';
+import { Event, type Graph, type Stream } from './stream.ts';
+import type { CudaCompiler } from './target.ts';
+
+/** Bytes of an element on the device. */
+export function cudaBytes(dtype: PlanTensor['dtype']): number {
+  return byteLength(dtype, 1);
+}
+
+/** A step's launches for one set of sizes; the graph is captured when the sizes come again. */
+interface Prepared {
+  readonly launches: readonly PreparedLaunch[];
+  graph?: Graph;
+  uses: number;
+}
+
+const alignment = 256;
+const alignUp = (n: number): number => Math.ceil(n / alignment) * alignment;
+/** Sizes of steps whose launches are kept. */
+const maxPrepared = 256;
+
+export class CudaProgram implements Program {
+  readonly memory: ProgramMemory;
+  readonly #plan: Plan;
+  readonly #device: CudaDevice;
+  readonly #compiler: CudaCompiler;
+  readonly #stream: Stream;
+  readonly #numBlocks: number;
+  readonly #owned: DeviceBuffer[] = [];
+  readonly #addresses: DevicePtr[];
+  readonly #caches = new Map<number, { readonly ptr: DevicePtr; readonly blockBytes: number }>();
+  readonly #kernels = new Map<string, Promise<LoadedKernel>>();
+  readonly #prepared = new Map<string, Prepared>();
+  readonly #inputs: DeviceBuffer;
+  readonly #staging: PinnedBuffer;
+  readonly #results: PinnedBuffer;
+  readonly #places = new Map<string, { readonly offset: number; readonly bytes: number }>();
+  readonly #uploaded: Event;
+  readonly #done: Event;
+  readonly #scratch: { buffer: DeviceBuffer | undefined };
+  readonly #counters: DeviceBuffer;
+  readonly #close = track('program');
+  #dirty = 0;
+  #closed = false;
+
+  constructor(device: CudaDevice, compiler: CudaCompiler, source: ProgramSource) {
+    const { plan, numBlocks } = source;
+    this.#plan = plan;
+    this.#device = device;
+    this.#compiler = compiler;
+    this.#numBlocks = numBlocks;
+    this.#stream = device.createStream();
+    this.#uploaded = new Event(device.driver);
+    this.#done = new Event(device.driver);
+    this.#scratch = { buffer: undefined };
+    const limits = limitsOf(plan);
+
+    // Small inputs first: one copy brings what a step needs of them, and block tables as far as they are used.
+    const inputs = plan.tensors.filter(({ storage }) => storage.kind === 'input');
+    const sized = inputs.map((tensor) => ({ tensor, bytes: alignUp(elementsOf(tensor, limits) * 4) }));
+    sized.sort((a, b) => a.bytes - b.bytes);
+    let inputBytes = 0;
+    for (const { tensor, bytes } of sized) {
+      this.#places.set(tensor.name, { offset: inputBytes, bytes });
+      inputBytes += bytes;
+    }
+    this.#inputs = this.#own(inputBytes, 'step inputs');
+    this.#staging = device.allocatePinned(Math.max(inputBytes, alignment));
+    this.#results = device.allocatePinned(1 << 16);
+    this.#counters = this.#own(1 << 20, 'counters');
+    this.#stream.fill(this.#counters.ptr, 0, this.#counters.bytes);
+
+    const arena = this.#own(plan.arenaBytes, 'activations');
+    const floats = floatWeights(plan);
+    let weightBytes = 0;
+    this.#addresses = plan.tensors.map((tensor, index) => {
+      switch (tensor.storage.kind) {
+        case 'arena':
+          return offsetPtr(arena.ptr, tensor.storage.offset);
+        case 'input':
+          return offsetPtr(this.#inputs.ptr, this.#places.get(tensor.name)!.offset);
+        case 'weight': {
+          const buffer = this.#weight(tensor, floats.has(index) ? 'float32' : plan.dtype, source);
+          weightBytes += buffer.bytes;
+          return buffer.ptr;
+        }
+        default:
+          return tensor.storage satisfies never;
+      }
+    });
+    let cacheBytes = 0;
+    for (const { layer, numKvHeads, headDim, valueDim } of plan.caches) {
+      const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
+      const buffer = this.#own(blockBytes * numBlocks, 'KV cache');
+      this.#stream.fill(buffer.ptr, 0, buffer.bytes);
+      cacheBytes += buffer.bytes;
+      this.#caches.set(layer, { ptr: buffer.ptr, blockBytes });
+    }
+    this.memory = { weights: weightBytes, arena: plan.arenaBytes, kvCache: cacheBytes, inputs: inputBytes };
+    this.#stream.synchronize();
+  }
+
+  #own(bytes: number, what: string): DeviceBuffer {
+    const buffer = this.#device.allocate(bytes, what);
+    this.#owned.push(buffer);
+    return buffer;
+  }
+
+  #weight(tensor: PlanTensor, dtype: FloatDType, source: ProgramSource): DeviceBuffer {
+    const stored = source.readWeight(tensor.name);
+    source.onWeight?.(tensor.name, stored.byteLength);
+    const shape = tensor.shape as readonly number[];
+    const data =
+      tensor.dtype === dtype ? stored : narrow(toFloat32({ dtype: tensor.dtype, shape, data: stored }), dtype);
+    const buffer = this.#own(data.byteLength, tensor.name);
+    this.#device.upload(buffer.ptr, data);
+    return buffer;
+  }
+
+  write(input: string, data: HostArray, count: number): void {
+    const place = this.#places.get(input);
+    // An input that no kernel reads was dropped by the compiler.
+    if (place === undefined) return;
+    if (this.#dirty === 0) this.#uploaded.synchronize();
+    const bytes = count * 4;
+    if (bytes > place.bytes)
+      throw new TargetError('step input too long', { where: input, expected: `${place.bytes} bytes`, got: `${bytes}` });
+    this.#staging.bytes.set(new Uint8Array(data.buffer, data.byteOffset, bytes), place.offset);
+    this.#dirty = Math.max(this.#dirty, place.offset + bytes);
+  }
+
+  async run(phase: Phase, dims: Dims): Promise<void> {
+    if (this.#closed) throw new TargetError('program is closed');
+    const prepared = await this.#prepare(phase, dims);
+    const stream = this.#stream;
+    if (this.#dirty > 0) {
+      stream.upload(this.#inputs.ptr, this.#staging.address, this.#dirty);
+      this.#uploaded.record(stream);
+      this.#dirty = 0;
+    }
+    prepared.uses++;
+    if (prepared.graph === undefined && prepared.uses > 1 && (phase === 'sample' || dims.T === dims.R))
+      prepared.graph = stream.capture(() => issue(prepared.launches, stream));
+    if (prepared.graph === undefined) issue(prepared.launches, stream);
+    else stream.launch(prepared.graph);
+    this.#done.record(stream);
+  }
+
+  async #prepare(phase: Phase, dims: Dims): Promise<Prepared> {
+    const key = `${phase} ${dims.T} ${dims.R} ${dims.L}`;
+    const known = this.#prepared.get(key);
+    if (known !== undefined) return known;
+    const launches: PreparedLaunch[] = [];
+    for (const step of this.#plan.phases[phase]) {
+      for (const bound of this.#launches(step, dims)) launches.push(await this.#bind(bound));
+    }
+    if (this.#prepared.size >= maxPrepared) {
+      const [oldest, entry] = this.#prepared.entries().next().value!;
+      this.#stream.synchronize();
+      entry.graph?.[Symbol.dispose]();
+      this.#prepared.delete(oldest);
+    }
+    const prepared: Prepared = { launches, uses: 0 };
+    this.#prepared.set(key, prepared);
+    return prepared;
+  }
+
+  #launches(step: PlanStep, dims: Dims): readonly BoundLaunch[] {
+    const rowsOf = step.op === 'sample' || step.op === 'gatherRows' ? dims.L : dims.T;
+    const make = cudaKernels[step.op];
+    if (make === undefined) throw new TargetError('no CUDA kernel', { where: step.scope, got: step.op });
+    if (rowsOf === 0) return [];
+    const launches = make(this.#view(step, dims), step.attrs as never);
+    // A step without rows (no logits wanted) has nothing to launch.
+    return launches.filter(({ launch }) => launch.grid.every((size) => size > 0));
+  }
+
+  #view(step: PlanStep, dims: Dims): StepView {
+    const plan = this.#plan;
+    const optional = (name: string): StepTensor | undefined => {
+      const index = step.args[name];
+      if (index === undefined) return undefined;
+      const tensor = plan.tensors[index]!;
+      const shape = tensor.shape.map((dim) => evaluate(dim, dims));
+      const columns = shape.at(-1) ?? 1;
+      const rows = shape.slice(0, -1).reduce((a, b) => a * b, 1);
+      return { ptr: this.#addresses[index]!, rows, columns, stride: tensor.stride ?? columns };
+    };
+    return {
+      arch: this.#device.info,
+      dtype: plan.dtype,
+      tokensPerBlock: plan.tokensPerBlock,
+      maxBlocksPerSequence: plan.maxBlocksPerSequence,
+      numBlocks: this.#numBlocks,
+      dims,
+      optional,
+      tensor: (name) => {
+        const tensor = optional(name);
+        if (tensor === undefined)
+          throw new TargetError('launch lacks an argument', { where: `${step.scope} (${step.op})`, expected: name });
+        return tensor;
+      },
+      cache: (layer) => this.#caches.get(layer)!.ptr,
+      scratch: (bytes) => this.#scratchOf(bytes),
+      counters: (bytes) => {
+        if (bytes > this.#counters.bytes)
+          throw new TargetError('too many counters', { where: step.scope, got: `${bytes} bytes` });
+        return this.#counters.ptr;
+      },
+    };
+  }
+
+  /** Room for partial sums. Grown for a larger step; older launches keep their smaller room, which stays allocated. */
+  #scratchOf(bytes: number): DevicePtr {
+    const { buffer } = this.#scratch;
+    if (buffer !== undefined && buffer.bytes >= bytes) return buffer.ptr;
+    const grown = this.#own(Math.max(bytes, 2 * (buffer?.bytes ?? 1 << 22)), 'scratch');
+    this.#scratch.buffer = grown;
+    return grown.ptr;
+  }
+
+  async #bind({ launch, buffers }: BoundLaunch): Promise<PreparedLaunch> {
+    const { kernel, sharedBytes } = launch;
+    let loaded = this.#kernels.get(kernel.name);
+    if (loaded === undefined) {
+      loaded = this.#compiler
+        .compile(kernel)
+        .then(({ binary }) => this.#device.loadKernel(kernel.name, binary, sharedBytes));
+      this.#kernels.set(kernel.name, loaded);
+    }
+    return new PreparedLaunch(this.#device, await loaded, launch, buffers);
+  }
+
+  #output(name: string): { readonly ptr: DevicePtr; readonly tensor: PlanTensor } {
+    const index = this.#plan.outputs[name];
+    if (index === undefined)
+      throw new TargetError('no such output', { expected: Object.keys(this.#plan.outputs).join(', '), got: name });
+    return { ptr: this.#addresses[index]!, tensor: this.#plan.tensors[index]! };
+  }
+
+  async read(output: string, into: HostArray): Promise<void> {
+    const { ptr, tensor } = this.#output(output);
+    const bytes = into.length * cudaBytes(tensor.dtype);
+    if (bytes === 0) return;
+    const small = bytes <= this.#results.bytes.length;
+    const raw = small ? this.#results.bytes.subarray(0, bytes) : new Uint8Array(bytes);
+    this.#stream.download(ptr, small ? this.#results.address : raw, bytes);
+    this.#done.record(this.#stream);
+    await this.#finished();
+    if (tensor.dtype === 'bfloat16' || tensor.dtype === 'float16') widen(raw, tensor.dtype, into);
+    else new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(raw);
+  }
+
+  /** Waits for the device without holding up the event loop. */
+  async #finished(): Promise<void> {
+    // Most steps end within the time that one turn of the event loop takes.
+    const patience = performance.now() + 0.05;
+    while (!this.#done.done) if (performance.now() > patience) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  async overwrite(output: string, data: Float32Array): Promise<void> {
+    const { ptr, tensor } = this.#output(output);
+    if (!isFloatDType(tensor.dtype)) throw new TargetError('output is not of numbers', { where: output });
+    this.#stream.synchronize();
+    this.#device.upload(ptr, narrow(data, tensor.dtype));
+  }
+
+  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
+    if (from.length === 0) return;
+    using ids = this.#device.allocate(from.byteLength * 2, 'block ids');
+    this.#device.upload(ids.ptr, from);
+    const targets = offsetPtr(ids.ptr, from.byteLength);
+    this.#device.upload(targets, to);
+    for (const { ptr, blockBytes } of this.#caches.values()) {
+      const launch = copyBlocksLaunch(from.length, blockBytes);
+      const prepared = await this.#bind({ launch, buffers: { from: ids.ptr, to: targets, cache: ptr } });
+      prepared.issue(this.#stream);
+    }
+    this.#stream.synchronize();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#stream.synchronize();
+    for (const { graph } of this.#prepared.values()) graph?.[Symbol.dispose]();
+    for (const kernel of this.#kernels.values())
+      await kernel.then((loaded) => loaded[Symbol.dispose]()).catch(() => {});
+    for (const buffer of this.#owned) buffer[Symbol.dispose]();
+    this.#staging[Symbol.dispose]();
+    this.#results[Symbol.dispose]();
+    this.#uploaded[Symbol.dispose]();
+    this.#done[Symbol.dispose]();
+    this.#stream[Symbol.dispose]();
+    this.#close();
+  }
+}
+
+function issue(launches: readonly PreparedLaunch[], stream: Stream): void {
+  for (const launch of launches) launch.issue(stream);
+}
+
+function limitsOf({ limits }: Plan): Dims {
+  return { T: limits.maxNumTokens, R: limits.maxBatchSize, L: limits.maxNumLogits };
+}
+
+function elementsOf(tensor: PlanTensor, dims: Dims): number {
+  return tensor.shape.reduce<number>((product, dim) => product * evaluate(dim, dims), 1);
+}
+
+/** Weights that kernels read as float32. */
+function floatWeights(plan: Plan): ReadonlySet<number> {
+  const found = new Set<number>();
+  for (const step of [...plan.phases.forward, ...plan.phases.sample])
+    for (const [name, index] of Object.entries(step.args)) if (floatInputs.has(name)) found.add(index);
+  return found;
+}
+
+function narrow(values: Float32Array, dtype: FloatDType): Float32Array | Uint16Array {
+  if (dtype === 'float32') return values;
+  const bits = dtype === 'bfloat16' ? toBFloat16Bits : toFloat16Bits;
+  const out = new Uint16Array(values.length);
+  for (let i = 0; i < out.length; i++) out[i] = bits(values[i]!);
+  return out;
+}
+
+function widen(raw: Uint8Array, dtype: 'bfloat16' | 'float16', into: HostArray): void {
+  const value = dtype === 'bfloat16' ? fromBFloat16Bits : fromFloat16Bits;
+  const words = new Uint16Array(raw.buffer, raw.byteOffset, into.length);
+  for (let i = 0; i < words.length; i++) into[i] = value(words[i]!);
+}
