@@ -2,6 +2,9 @@
 
 import { fileURLToPath } from 'node:url';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Progress } from '../base/progress.ts';
+import type { BuildConfig } from '../compile/build.ts';
+import { locateModel } from '../llm/load.ts';
 import type { LLMOptions } from '../llm/options.ts';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
 
@@ -56,19 +59,41 @@ export interface BuildFlags {
   readonly token?: string;
 }
 
+/** The flags that were given, without those that were not. */
+function given<T extends object>(flags: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}
+
+/** The flags as a build config. */
+export function toBuildConfig({
+  dtype,
+  maxBatchSize,
+  maxNumTokens,
+  maxSeqLen,
+  tokensPerBlock,
+}: BuildFlags): BuildConfig {
+  return { dtype, ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock }) };
+}
+
+/** The local path of the model that was named, downloaded when it is an id. */
+export async function locate(
+  model: string,
+  { revision, token }: Pick<BuildFlags, 'revision' | 'token'>,
+  progress: Progress,
+): Promise<string> {
+  return await locateModel(model, { progress, ...given({ revision, token }) });
+}
+
 /** The flags as LLM options. */
 export function toLLMOptions(flags: BuildFlags & { readonly kvCacheTokens?: number }): LLMOptions {
   const { tokensPerBlock, kvCacheTokens, target, dtype, maxBatchSize, maxNumTokens, maxSeqLen, revision, token } =
     flags;
-  const given = Object.fromEntries(
-    Object.entries({ maxBatchSize, maxNumTokens, maxSeqLen, revision, token }).filter(
-      ([, value]) => value !== undefined,
-    ),
-  );
   return {
     target,
     dtype,
-    ...given,
+    ...given({ maxBatchSize, maxNumTokens, maxSeqLen, revision, token }),
     kvCacheConfig: {
       ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),
       ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),
@@ -103,11 +128,7 @@ export interface SamplingFlags {
 /** Flags over what the model recommends: a flag that chooses tokens replaces all of the recommendation. */
 export function toSamplingParams(flags: SamplingFlags, recommended: SamplingParams): SamplingParams {
   const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = flags;
-  const given = Object.fromEntries(
-    Object.entries({ maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop }).filter(
-      ([, value]) => value !== undefined,
-    ),
-  );
+  const set = given({ maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop });
   const chosen = [temperature, topK, topP, minP].some((value) => value !== undefined);
-  return { ...(chosen ? {} : recommended), ...given };
+  return { ...(chosen ? {} : recommended), ...set };
 }

@@ -10,39 +10,20 @@ import type { Session } from '../../src/run/session/batch.ts';
 import { openSession } from '../../src/run/session/open.ts';
 import { findTarget, targets } from '../../src/targets/index.ts';
 import type { TargetName } from '../../src/targets/target.ts';
+import { decoderCases } from '../support/cases.ts';
 import { goldenPath, readGolden } from '../support/golden.ts';
 import { argmax, RaggedDriver, type TestSequence } from '../support/ragged.ts';
-
-const cases = [
-  'llama',
-  'llama-linear',
-  'llama-tied-rope-llama3',
-  'llama-yarn-bias',
-  'llama-mqa',
-  'mistral-swa',
-  'mixtral',
-  'qwen2',
-  'qwen3',
-  'qwen3-moe',
-  'gemma',
-  'gemma2',
-  'gemma3-text',
-  'phi3',
-  'phi3-longrope',
-  'gpt2',
-  'gpt-neox',
-  'starcoder2',
-  'olmo2',
-  'granite',
-  'smollm3',
-];
 
 /** max |Δ| allowed on each target, as a share of the range of the case's logits. */
 const tolerances: Record<TargetName, number> = { reference: 1e-4, cpu: 1e-3, cuda: 1e-3 };
 /** Every target of this build, with the reason when it cannot run here. */
 const onTargets = targets.flatMap((target) => {
   const status = target.probe();
-  return cases.map((name) => ({ name, target: target.name, skipped: status.available ? undefined : status.detail }));
+  return decoderCases.map((name) => ({
+    name,
+    target: target.name,
+    skipped: status.available ? undefined : status.detail,
+  }));
 });
 
 describe.each(onTargets)('$name on $target', ({ name, target, skipped }) => {

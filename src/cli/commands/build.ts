@@ -3,9 +3,8 @@ import type { Command } from 'commander';
 import { readEnv } from '../../base/env.ts';
 import { buildEngine } from '../../compile/build.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
-import { locateModel } from '../../llm/load.ts';
 import { findTarget } from '../../targets/index.ts';
-import { type BuildFlags, buildOptions, sourceOptions } from '../options.ts';
+import { type BuildFlags, buildOptions, locate, sourceOptions, toBuildConfig } from '../options.ts';
 import { formatBytes, formatSeconds, terminalProgress } from '../terminal.ts';
 
 interface Flags extends BuildFlags {
@@ -17,24 +16,14 @@ async function build(model: string, flags: Flags): Promise<void> {
   const started = performance.now();
   const { progress, finish } = terminalProgress();
   try {
-    const path = await locateModel(model, {
-      progress,
-      ...(flags.revision === undefined ? {} : { revision: flags.revision }),
-      ...(flags.token === undefined ? {} : { token: flags.token }),
-    });
+    const path = await locate(model, flags, progress);
     using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
-    const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock } = flags;
-    const given = Object.fromEntries(
-      Object.entries({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock }).filter(
-        ([, value]) => value !== undefined,
-      ),
-    );
     const target = findTarget(flags.target);
     const {
       bytes,
       plan,
       model: known,
-    } = await buildEngine({ checkpoint, target, engineDir: flags.output, build: { dtype, ...given }, progress });
+    } = await buildEngine({ checkpoint, target, engineDir: flags.output, build: toBuildConfig(flags), progress });
     finish();
     const milliseconds = performance.now() - started;
     const launches = plan.phases.forward.length + plan.phases.sample.length;

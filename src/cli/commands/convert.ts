@@ -5,8 +5,7 @@ import { readEnv } from '../../base/env.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { bindModel, identify } from '../../define/models/bind.ts';
 import { writeTypertCheckpoint } from '../../define/models/typert-checkpoint.ts';
-import { locateModel } from '../../llm/load.ts';
-import { sourceOptions } from '../options.ts';
+import { locate, sourceOptions } from '../options.ts';
 import { formatSeconds, terminalProgress } from '../terminal.ts';
 
 interface Flags {
@@ -20,11 +19,7 @@ async function convert(model: string, flags: Flags): Promise<void> {
   const started = performance.now();
   const { progress, finish } = terminalProgress();
   try {
-    const path = await locateModel(model, {
-      progress,
-      ...(flags.revision === undefined ? {} : { revision: flags.revision }),
-      ...(flags.token === undefined ? {} : { token: flags.token }),
-    });
+    const path = await locate(model, flags, progress);
     using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
     const known = identify(checkpoint);
     const dtype = flags.dtype === 'auto' ? known.config.dtype : flags.dtype;

@@ -9,10 +9,9 @@ import { pipeline } from '../../compile/pipeline.ts';
 import { limitDims } from '../../compile/plan.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { printDot, printGraph, printMermaid } from '../../define/graph/print.ts';
-import { locateModel } from '../../llm/load.ts';
 import { findTarget } from '../../targets/index.ts';
 import { blockBytes, type Plan } from '../../targets/plan.ts';
-import { type BuildFlags, buildOptions, sourceOptions } from '../options.ts';
+import { type BuildFlags, buildOptions, locate, sourceOptions, toBuildConfig } from '../options.ts';
 import { formatBytes, terminalProgress } from '../terminal.ts';
 
 interface Flags extends BuildFlags {
@@ -137,11 +136,7 @@ function inspectCompiled(
 
 async function inspect(model: string, flags: Flags): Promise<void> {
   const { progress, finish } = terminalProgress();
-  const path = await locateModel(model, {
-    progress,
-    ...(flags.revision === undefined ? {} : { revision: flags.revision }),
-    ...(flags.token === undefined ? {} : { token: flags.token }),
-  });
+  const path = await locate(model, flags, progress);
   finish();
   if (isEngine(path)) {
     using engine = openEngine(path);
@@ -150,13 +145,7 @@ async function inspect(model: string, flags: Flags): Promise<void> {
   }
   using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
   const target = findTarget(flags.target);
-  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock } = flags;
-  const given = Object.fromEntries(
-    Object.entries({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock }).filter(
-      ([, value]) => value !== undefined,
-    ),
-  );
-  const compiled = compile(checkpoint, target, { dtype, ...given });
+  const compiled = compile(checkpoint, target, toBuildConfig(flags));
   const weights = [...checkpoint.tensors.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   process.stdout.write(inspectCompiled(compiled, weights, flags, target.storageBytes));
 }

@@ -3,7 +3,13 @@
 import { ConfigError } from '../../base/errors.ts';
 import type { Activation } from '../graph/ops.ts';
 import { Attention, type AttentionOptions } from '../nn/attention.ts';
-import { RmsNorm } from '../nn/layers.ts';
+import {
+  DecoderForCausalLM,
+  type DecoderForCausalLMParts,
+  DecoderLayer,
+  type DecoderLayerParts,
+} from '../nn/decoder.ts';
+import { type Norm, RmsNorm } from '../nn/layers.ts';
 import { GatedMlp } from '../nn/mlp.ts';
 import type { Fields } from './fields.ts';
 import type { BuildContext, ModelConfig } from './registry.ts';
@@ -134,6 +140,45 @@ export function rmsNorm(config: DecoderConfig, weightOffset = 0): RmsNorm {
 /** n times what `make` gives. */
 export function layersOf<T>(config: ModelConfig, make: (layer: number) => T): T[] {
   return Array.from({ length: config.numHiddenLayers }, (_, layer) => make(layer));
+}
+
+/** What a family changes in the common decoder. */
+export interface PreNormParts {
+  readonly norm?: () => Norm;
+  readonly attention?: (layer: number) => Attention;
+  readonly mlp?: (layer: number) => DecoderLayerParts['mlp'];
+  readonly layer?: Pick<DecoderLayerParts, 'parallel' | 'residualMultiplier'>;
+  readonly model?: Partial<DecoderForCausalLMParts>;
+}
+
+/** The decoder that most families are: a norm before attention and before the feed-forward part, and one at the end. */
+export function preNormDecoder(
+  config: DecoderConfig,
+  context: BuildContext,
+  parts: PreNormParts = {},
+): DecoderForCausalLM {
+  const {
+    norm = () => rmsNorm(config),
+    attention = (layer) => decoderAttention(config, layer, context),
+    mlp = () => gatedMlp(config),
+  } = parts;
+  return new DecoderForCausalLM({
+    vocabSize: config.vocabSize,
+    hiddenSize: config.hiddenSize,
+    layers: layersOf(
+      config,
+      (layer) =>
+        new DecoderLayer({
+          inputLayernorm: norm(),
+          attention: attention(layer),
+          postLayernorm: norm(),
+          mlp: mlp(layer),
+          ...parts.layer,
+        }),
+    ),
+    lnF: norm(),
+    ...parts.model,
+  });
 }
 
 /** Names of the tensors of a Llama-like Hugging Face checkpoint; rules in `more` come first and replace those of the same pattern. */

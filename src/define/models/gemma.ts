@@ -1,14 +1,5 @@
 // Gemma (Mesnard et al. 2024): embeddings scaled by √hiddenSize, norms around a weight of one, heads wider than hiddenSize/heads.
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
-import {
-  type DecoderConfig,
-  decoderAttention,
-  decoderConfig,
-  gatedMlp,
-  layersOf,
-  llamaWeights,
-  rmsNorm,
-} from './decoder-config.ts';
+import { type DecoderConfig, decoderConfig, llamaWeights, preNormDecoder, rmsNorm } from './decoder-config.ts';
 import type { Fields } from './fields.ts';
 import type { ModelDefinition } from './registry.ts';
 
@@ -22,21 +13,9 @@ export const gemma: ModelDefinition<DecoderConfig> = {
   architectures: ['GemmaForCausalLM'],
   parseConfig: (fields) => gemmaConfig(fields, 'GemmaForCausalLM'),
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      embeddingMultiplier: Math.sqrt(config.hiddenSize),
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config, 1),
-            attention: decoderAttention(config, layer, context),
-            postLayernorm: rmsNorm(config, 1),
-            mlp: gatedMlp(config),
-          }),
-      ),
-      lnF: rmsNorm(config, 1),
+    preNormDecoder(config, context, {
+      norm: () => rmsNorm(config, 1),
+      model: { embeddingMultiplier: Math.sqrt(config.hiddenSize) },
     }),
   weights: (config) => llamaWeights(config),
 };

@@ -1,9 +1,8 @@
 // GPT-NeoX and Pythia (Black et al. 2022): parallel residual, a quarter of each head rotates, q, k and v interleaved by head in the checkpoint.
 import { reshape, slice, source, type WeightExpr } from '../checkpoint/weights.ts';
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
 import { LayerNorm } from '../nn/layers.ts';
 import { Mlp } from '../nn/mlp.ts';
-import { type DecoderConfig, decoderAttention, decoderConfig, layersOf } from './decoder-config.ts';
+import { type DecoderConfig, decoderConfig, preNormDecoder } from './decoder-config.ts';
 import type { ModelDefinition } from './registry.ts';
 
 interface GptNeoXConfig extends DecoderConfig {
@@ -21,25 +20,12 @@ export const gptNeoX: ModelDefinition<GptNeoXConfig> = {
     mlpBias: true,
     parallelResidual: fields.flag('use_parallel_residual', true),
   }),
-  build: (config, context) => {
-    const norm = () => new LayerNorm(config.hiddenSize, config.normEpsilon);
-    return new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: norm(),
-            attention: decoderAttention(config, layer, context),
-            postLayernorm: norm(),
-            mlp: new Mlp(config.hiddenSize, config.intermediateSize, config.hiddenAct, { bias: true }),
-            parallel: config.parallelResidual,
-          }),
-      ),
-      lnF: norm(),
-    });
-  },
+  build: (config, context) =>
+    preNormDecoder(config, context, {
+      norm: () => new LayerNorm(config.hiddenSize, config.normEpsilon),
+      mlp: () => new Mlp(config.hiddenSize, config.intermediateSize, config.hiddenAct, { bias: true }),
+      layer: { parallel: config.parallelResidual },
+    }),
   weights: ({ numAttentionHeads: heads, headSize, hiddenSize, tieWordEmbeddings }) => {
     const layer = 'transformer.layers.{n}';
     const from = 'gpt_neox.layers.{n}';

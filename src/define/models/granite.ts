@@ -1,14 +1,5 @@
 // Granite 3 (IBM 2024): Llama with four factors: on embeddings, scores, residuals and logits.
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
-import {
-  type DecoderConfig,
-  decoderAttention,
-  decoderConfig,
-  gatedMlp,
-  layersOf,
-  llamaWeights,
-  rmsNorm,
-} from './decoder-config.ts';
+import { type DecoderConfig, decoderAttention, decoderConfig, llamaWeights, preNormDecoder } from './decoder-config.ts';
 import type { ModelDefinition } from './registry.ts';
 
 interface GraniteConfig extends DecoderConfig {
@@ -28,23 +19,10 @@ export const granite: ModelDefinition<GraniteConfig> = {
     logitsScaling: fields.positive('logits_scaling', 1),
   }),
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      embeddingMultiplier: config.embeddingMultiplier,
-      logitsMultiplier: 1 / config.logitsScaling,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config),
-            attention: decoderAttention(config, layer, context, { scale: config.attentionMultiplier }),
-            postLayernorm: rmsNorm(config),
-            mlp: gatedMlp(config),
-            residualMultiplier: config.residualMultiplier,
-          }),
-      ),
-      lnF: rmsNorm(config),
+    preNormDecoder(config, context, {
+      attention: (layer) => decoderAttention(config, layer, context, { scale: config.attentionMultiplier }),
+      layer: { residualMultiplier: config.residualMultiplier },
+      model: { embeddingMultiplier: config.embeddingMultiplier, logitsMultiplier: 1 / config.logitsScaling },
     }),
   weights: (config) => llamaWeights(config),
 };

@@ -1,15 +1,7 @@
 // Mixtral (Jiang et al. 2024): Mistral with a mixture of experts in place of the feed-forward part.
 import { concat, source, stack } from '../checkpoint/weights.ts';
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
 import { Moe } from '../nn/mlp.ts';
-import {
-  type DecoderConfig,
-  decoderAttention,
-  decoderConfig,
-  layersOf,
-  llamaWeights,
-  rmsNorm,
-} from './decoder-config.ts';
+import { type DecoderConfig, decoderConfig, llamaWeights, preNormDecoder } from './decoder-config.ts';
 import type { ModelDefinition } from './registry.ts';
 
 interface MixtralConfig extends DecoderConfig {
@@ -23,25 +15,14 @@ export const mixtral: ModelDefinition<MixtralConfig> = {
     moe: { numExperts: fields.size('num_local_experts'), topK: fields.size('num_experts_per_tok') },
   }),
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config),
-            attention: decoderAttention(config, layer, context),
-            postLayernorm: rmsNorm(config),
-            mlp: new Moe(config.hiddenSize, {
-              ...config.moe,
-              intermediateSize: config.intermediateSize,
-              kind: config.hiddenAct,
-              normalize: true,
-            }),
-          }),
-      ),
-      lnF: rmsNorm(config),
+    preNormDecoder(config, context, {
+      mlp: () =>
+        new Moe(config.hiddenSize, {
+          ...config.moe,
+          intermediateSize: config.intermediateSize,
+          kind: config.hiddenAct,
+          normalize: true,
+        }),
     }),
   weights: (config) => {
     const expert = (n: string, e: number, part: string) =>

@@ -1,13 +1,12 @@
 // Phi-3 and Phi-4 (Abdin et al. 2024): Llama whose checkpoint holds q, k, v and gate, up merged; LongRoPE in the long-context versions.
 import { slice, source } from '../checkpoint/weights.ts';
-import { type DecoderConfig, decoderConfig, llamaWeights } from './decoder-config.ts';
-import { buildLlama } from './llama.ts';
+import { type DecoderConfig, decoderConfig, llamaWeights, preNormDecoder } from './decoder-config.ts';
 import type { ModelDefinition } from './registry.ts';
 
 export const phi3: ModelDefinition<DecoderConfig> = {
   architectures: ['Phi3ForCausalLM'],
   parseConfig: (fields) => decoderConfig(fields, 'Phi3ForCausalLM'),
-  build: buildLlama,
+  build: (config, context) => preNormDecoder(config, context),
   weights: (config) => {
     const { numAttentionHeads, numKeyValueHeads, headSize, intermediateSize } = config;
     const q = numAttentionHeads * headSize;

@@ -1,14 +1,5 @@
 // Qwen2 and Qwen2.5 (Yang et al. 2024): Llama with biases on q, k and v, and a window on the upper layers when switched on.
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
-import {
-  type DecoderConfig,
-  decoderAttention,
-  decoderConfig,
-  gatedMlp,
-  layersOf,
-  llamaWeights,
-  rmsNorm,
-} from './decoder-config.ts';
+import { type DecoderConfig, decoderAttention, decoderConfig, llamaWeights, preNormDecoder } from './decoder-config.ts';
 import type { Fields } from './fields.ts';
 import type { ModelDefinition } from './registry.ts';
 
@@ -30,20 +21,8 @@ export const qwen2: ModelDefinition<DecoderConfig> = {
       }),
     ),
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config),
-            attention: decoderAttention(config, layer, context, { denseBias: false }),
-            postLayernorm: rmsNorm(config),
-            mlp: gatedMlp(config),
-          }),
-      ),
-      lnF: rmsNorm(config),
+    preNormDecoder(config, context, {
+      attention: (layer) => decoderAttention(config, layer, context, { denseBias: false }),
     }),
   weights: (config) => llamaWeights(config),
 };

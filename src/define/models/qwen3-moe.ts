@@ -1,8 +1,14 @@
 // Qwen3's mixtures of experts: Qwen3's attention, experts in the layers that `decoder_sparse_step` and `mlp_only_layers` leave to them.
 import { concat, source, stack } from '../checkpoint/weights.ts';
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
 import { Moe } from '../nn/mlp.ts';
-import { type DecoderConfig, decoderConfig, gatedMlp, layersOf, llamaWeights, rmsNorm } from './decoder-config.ts';
+import {
+  type DecoderConfig,
+  decoderConfig,
+  gatedMlp,
+  layersOf,
+  llamaWeights,
+  preNormDecoder,
+} from './decoder-config.ts';
 import { qwenWindows } from './qwen2.ts';
 import { qwen3Attention } from './qwen3.ts';
 import type { ModelDefinition } from './registry.ts';
@@ -41,22 +47,12 @@ export const qwen3Moe: ModelDefinition<Qwen3MoeConfig> = {
     };
   },
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config),
-            attention: qwen3Attention(config, layer, context),
-            postLayernorm: rmsNorm(config),
-            mlp: config.denseLayers.includes(layer)
-              ? gatedMlp(config)
-              : new Moe(config.hiddenSize, { ...config.moe, kind: config.hiddenAct }),
-          }),
-      ),
-      lnF: rmsNorm(config),
+    preNormDecoder(config, context, {
+      attention: (layer) => qwen3Attention(config, layer, context),
+      mlp: (layer) =>
+        config.denseLayers.includes(layer)
+          ? gatedMlp(config)
+          : new Moe(config.hiddenSize, { ...config.moe, kind: config.hiddenAct }),
     }),
   weights: (config) => {
     const expert = (n: string, e: number, part: string) =>

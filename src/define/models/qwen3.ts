@@ -1,16 +1,7 @@
 // Qwen3 (Yang et al. 2025): each head of q and k is normed before rotation.
 
 import type { Attention } from '../nn/attention.ts';
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
-import {
-  type DecoderConfig,
-  decoderAttention,
-  decoderConfig,
-  gatedMlp,
-  layersOf,
-  llamaWeights,
-  rmsNorm,
-} from './decoder-config.ts';
+import { type DecoderConfig, decoderAttention, decoderConfig, llamaWeights, preNormDecoder } from './decoder-config.ts';
 import { qwenWindows } from './qwen2.ts';
 import type { BuildContext, ModelDefinition } from './registry.ts';
 
@@ -26,20 +17,6 @@ export const qwen3: ModelDefinition<DecoderConfig> = {
       decoderConfig(fields, 'Qwen3ForCausalLM', { usesWindow: fields.flag('use_sliding_window', false) }),
     ),
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config),
-            attention: qwen3Attention(config, layer, context),
-            postLayernorm: rmsNorm(config),
-            mlp: gatedMlp(config),
-          }),
-      ),
-      lnF: rmsNorm(config),
-    }),
+    preNormDecoder(config, context, { attention: (layer) => qwen3Attention(config, layer, context) }),
   weights: (config) => llamaWeights(config),
 };

@@ -1,13 +1,11 @@
 // SmolLM3 (Hugging Face 2025): Llama in which every fourth layer has no position embedding.
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
 import {
   type DecoderConfig,
   decoderAttention,
   decoderConfig,
-  gatedMlp,
   layersOf,
   llamaWeights,
-  rmsNorm,
+  preNormDecoder,
 } from './decoder-config.ts';
 import type { ModelDefinition } from './registry.ts';
 
@@ -34,22 +32,9 @@ export const smolLM3: ModelDefinition<SmolLM3Config> = {
     };
   },
   build: (config, context) =>
-    new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: rmsNorm(config),
-            attention: decoderAttention(config, layer, context, {
-              positions: config.ropeLayers[layer] ? 'rope' : 'none',
-            }),
-            postLayernorm: rmsNorm(config),
-            mlp: gatedMlp(config),
-          }),
-      ),
-      lnF: rmsNorm(config),
+    preNormDecoder(config, context, {
+      attention: (layer) =>
+        decoderAttention(config, layer, context, { positions: config.ropeLayers[layer] ? 'rope' : 'none' }),
     }),
   weights: (config) => llamaWeights(config),
 };

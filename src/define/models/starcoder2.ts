@@ -1,8 +1,7 @@
 // StarCoder2 (Lozhkov et al. 2024): layer norms, biases, a plain feed-forward part, grouped queries, a window.
-import { DecoderForCausalLM, DecoderLayer } from '../nn/decoder.ts';
 import { LayerNorm } from '../nn/layers.ts';
 import { Mlp } from '../nn/mlp.ts';
-import { type DecoderConfig, decoderAttention, decoderConfig, layersOf, llamaWeights } from './decoder-config.ts';
+import { type DecoderConfig, decoderConfig, llamaWeights, preNormDecoder } from './decoder-config.ts';
 import type { ModelDefinition } from './registry.ts';
 
 export const starcoder2: ModelDefinition<DecoderConfig> = {
@@ -15,24 +14,11 @@ export const starcoder2: ModelDefinition<DecoderConfig> = {
       mlpBias: bias,
     };
   },
-  build: (config, context) => {
-    const norm = () => new LayerNorm(config.hiddenSize, config.normEpsilon);
-    return new DecoderForCausalLM({
-      vocabSize: config.vocabSize,
-      hiddenSize: config.hiddenSize,
-      layers: layersOf(
-        config,
-        (layer) =>
-          new DecoderLayer({
-            inputLayernorm: norm(),
-            attention: decoderAttention(config, layer, context),
-            postLayernorm: norm(),
-            mlp: new Mlp(config.hiddenSize, config.intermediateSize, config.hiddenAct, { bias: config.mlpBias }),
-          }),
-      ),
-      lnF: norm(),
-    });
-  },
+  build: (config, context) =>
+    preNormDecoder(config, context, {
+      norm: () => new LayerNorm(config.hiddenSize, config.normEpsilon),
+      mlp: () => new Mlp(config.hiddenSize, config.intermediateSize, config.hiddenAct, { bias: config.mlpBias }),
+    }),
   weights: (config) =>
     llamaWeights(config, {
       'transformer.layers.{n}.mlp.fc.{p}': 'model.layers.{n}.mlp.c_fc.{p}',
