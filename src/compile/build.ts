@@ -141,6 +141,7 @@ export async function writeCompiled(parts: {
     },
   };
   debug(1, () => `building ${model.config.architecture} for ${target.name} into ${engineDir}`);
+  await target.prepare?.(plan);
   return await writeEngine(
     engineDir,
     { config, plan, weights: graph.weights, tensors: checkpoint.tensors, assets: checkpoint.assets },

@@ -2,11 +2,12 @@
 import { readEnv } from '../base/env.ts';
 import { TargetError } from '../base/errors.ts';
 import { cpuTarget } from './cpu/target.ts';
+import { cudaTarget } from './cuda/target.ts';
 import { referenceTarget } from './reference/target.ts';
 import type { Target, TargetName } from './target.ts';
 
 /** Fastest first: 'auto' takes the first that works here. */
-export const targets: readonly Target[] = [referenceTarget, cpuTarget];
+export const targets: readonly Target[] = [cudaTarget, cpuTarget, referenceTarget];
 
 /** The target of that name; 'auto' is what TYPERT_TARGET says, else the fastest that works here. Throws TargetError when there is none or it does not work here. */
 export function findTarget(name: TargetName | 'auto'): Target {

@@ -25,6 +25,8 @@ export interface Target {
   keepsBlocks(dtype: DType): boolean;
   /** The kernel for a node, or undefined when the target has none (the compiler then reports the op). */
   select(node: AnyNode): KernelChoice | undefined;
+  /** Compiles what the plan needs into the kernel cache at build, so that opening the engine finds it there. */
+  prepare?(plan: Plan): Promise<void>;
   /** Opens a device; the caller disposes it. */
   open(options?: DeviceOptions): Promise<Device>;
 }

@@ -31,15 +31,16 @@ struct DecodeAttention {
     const i32 touched = in.blockTables[i64(request) * in.maxBlocks + minimum(i32(threadIdx.x & 31), in.maxBlocks - 1)];
     asm volatile("" ::"r"(touched));
     const i32 live = (next - begin) * group, past = length - (next - begin);
-    if (live == 0 || live > rows) return;
+    // No block may end before the kernel before it: the kernel after waits for this one alone.
+    if (live == 0 || live > rows) return ptx::waitForPrevious();
     const i32 first = in.firstKey(past) / BN * BN;
     const i32 tiles = ceilDiv(length - first, BN);
     const i32 perSplit = maximum(ceilDiv(tiles, splits), minTiles);
     const i32 active = ceilDiv(tiles, perSplit);
-    if (split >= active) return;
+    if (split >= active) return ptx::waitForPrevious();
     const i32 firstTile = split * perSplit, count = minimum(perSplit, tiles - firstTile);
 
-    const i32 lane = laneId(), warp = warpId(), g = lane >> 2, t = lane & 3;
+    const i32 lane = laneId(), warp = uniformWarpId(), g = lane >> 2, t = lane & 3;
     const u32 shared = ptx::sharedAddress(dynamicShared);
     const auto load = [&](i32 stage, i32 tile) {
       constexpr i32 chunks = D / 8;
@@ -151,7 +152,7 @@ struct DecodeAttention {
   TYPERT_DEVICE static void merge(const Params& p, u8* shared, const float (&out)[D / 8][4], const RowState (&state)[2], i32 begin,
                                   i32 live, i32 kvHead, i32 request, i32 split, i32 active) {
     const AttentionIn<T>& in = p.in;
-    const i32 lane = laneId(), warp = warpId(), g = lane >> 2, t = lane & 3;
+    const i32 lane = laneId(), warp = uniformWarpId(), g = lane >> 2, t = lane & 3;
     const i32 group = in.group();
     constexpr i32 width = D + 2;
     float* const parts = reinterpret_cast<float*>(shared);  // [4][rows][width]: sums, then max and sum of weights

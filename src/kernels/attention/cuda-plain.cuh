@@ -16,7 +16,7 @@ struct PlainAttention {
   TYPERT_DEVICE static void run(const Params& p) {
     const AttentionIn<T>& in = p.in;
     __shared__ float queries[4][D];
-    const i32 lane = laneId(), warp = warpId();
+    const i32 lane = laneId(), warp = uniformWarpId();
     const i32 token = blockIdx.x, head = blockIdx.y * 4 + warp;
     ptx::waitForPrevious();
     ptx::letNextBegin();

@@ -29,8 +29,22 @@ struct RopeCache {
 
   TYPERT_DEVICE static void run(const Params& p) {
     __shared__ float rows[threads / 32][MaxDim];
-    const i32 lane = laneId(), warp = warpId();
+    const i32 lane = laneId(), warp = uniformWarpId();
     const i32 token = blockIdx.x, index = blockIdx.y * (threads / 32) + warp;
+    // Angles and slots come from the step's description, which was there before its first kernel.
+    constexpr i32 perLane = MaxDim / 64;
+    float sin[perLane], cos[perLane];
+    if constexpr (Style != Rope::none) {
+      const float position = float(p.positions[token]);
+#pragma unroll
+      for (i32 j = 0; j < perLane; j++) {
+        const i32 i = j * 32 + lane;
+        if (i >= p.rotaryDim / 2) continue;
+        sincosf(position * p.frequencies[i], &sin[j], &cos[j]);
+        sin[j] *= p.factor, cos[j] *= p.factor;
+      }
+    }
+    const i32 slot = p.slots[token];
     ptx::waitForPrevious();
     ptx::letNextBegin();
     if (index >= p.heads + 2 * p.kvHeads) return;
@@ -44,7 +58,6 @@ struct RopeCache {
     if (query) {
       to = p.y + i64(token) * p.ldy + head * size;
     } else {
-      const i32 slot = p.slots[token];
       const i64 block = slot / p.tokensPerBlock, row = head * p.tokensPerBlock + slot % p.tokensPerBlock;
       const i64 perPart = i64(p.kvHeads) * p.tokensPerBlock;
       to = p.cache + block * perPart * (p.headDim + p.valueDim) + (value ? perPart * p.headDim : 0) + row * size;
@@ -75,14 +88,13 @@ struct RopeCache {
       for (i32 i = lane; i < size; i += 32) to[i] = fromFloat<T>(x[i]);
     } else {
       const i32 half = p.rotaryDim / 2;
-      const float position = float(p.positions[token]);
-      for (i32 i = lane; i < half; i += 32) {
-        float sin, cos;
-        sincosf(position * p.frequencies[i], &sin, &cos);
-        sin *= p.factor, cos *= p.factor;
+#pragma unroll
+      for (i32 j = 0; j < perLane; j++) {
+        const i32 i = j * 32 + lane;
+        if (i >= half) continue;
         const i32 a = Style == Rope::half ? i : 2 * i, b = Style == Rope::half ? i + half : 2 * i + 1;
-        to[a] = fromFloat<T>(x[a] * cos - x[b] * sin);
-        to[b] = fromFloat<T>(x[b] * cos + x[a] * sin);
+        to[a] = fromFloat<T>(x[a] * cos[j] - x[b] * sin[j]);
+        to[b] = fromFloat<T>(x[b] * cos[j] + x[a] * sin[j]);
       }
       for (i32 i = p.rotaryDim + lane; i < size; i += 32) to[i] = fromFloat<T>(x[i]);
     }

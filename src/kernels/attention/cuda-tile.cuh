@@ -36,7 +36,7 @@ struct TileAttention {
     // Tiles all of whose keys every row sees need no mask.
     const i32 sharedLow = in.firstKey(in.positions[highToken]), sharedHigh = minimum(in.positions[lowToken], length - 1);
 
-    const i32 lane = laneId(), warp = warpId(), g = lane >> 2, t = lane & 3;
+    const i32 lane = laneId(), warp = uniformWarpId(), g = lane >> 2, t = lane & 3;
     const u32 shared = ptx::sharedAddress(dynamicShared);
     const auto load = [&](i32 stage, i32 tile) {
       constexpr i32 chunks = D / 8;

@@ -45,7 +45,8 @@ struct WgmmaAttention {
     __syncthreads();
     // What describes the step was there before its first kernel; queries and the step's own keys are waited for below.
     const TileOf of(in, gridDim.y - 1 - blockIdx.y, BM, p.skip);
-    if (of.request < 0) return;
+    // No block may end before the kernel before it: the kernel after waits for this one alone.
+    if (of.request < 0) return ptx::waitForPrevious();
     Work w;
     w.request = of.request, w.kvHead = blockIdx.x, w.group = in.group();
     w.begin = in.requestOffsets[w.request], w.length = in.contextLengths[w.request];
@@ -59,7 +60,7 @@ struct WgmmaAttention {
     const i32 warpgroup = __shfl_sync(fullMask, threadIdx.x >> 7, 0);
     if (warpgroup == 2) {
       ptx::registersDown<24>();
-      if (warpId() == 8) produce(p, w, shared, barriers);
+      if (uniformWarpId() == 8) produce(p, w, shared, barriers);
     } else {
       ptx::registersUp<240>();
       consume(p, w, shared, barriers, warpgroup);

@@ -27,14 +27,10 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
   const tensor *x = &l->args[MATMUL_X], *weight = &l->args[MATMUL_WEIGHT], *y = &l->args[MATMUL_Y];
   const float *bias = floats_of(&l->args[MATMUL_BIAS]);
   const int64_t m = rows_of(w, x), n = dim_of(w, weight->dim[0]), k = dim_of(w, weight->dim[1]);
-  const int64_t bytes = is_quant(format) ? quant_panel_bytes(format, k) : panel_bytes(format, k);
+  const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k);
 #if HAS_VNNI
   byte_rows quantised = {0};
   if (is_quant(format)) quantised = quantise_rows(w, x, m, k);
-  // Few chunks leave threads without work at the end: then they are half as wide, which is all that byte products take at once.
-  const int64_t width = is_quant(format) && n < GROUP * 32 * w->count ? QUANT_PANELS * PANEL : GROUP;
-#else
-  const int64_t width = GROUP;
 #endif
   const int64_t groups = ceil_div(n, width), blocks = ceil_div(m, MATMUL_ROWS);
   for (span part = claim_span(w, groups * blocks); part.begin < part.end;) {
@@ -48,14 +44,14 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
       from[i] = row_of(x, begin + i);
       to[i] = row_of(y, begin + i) + at;
     }
-    const char *panels = weight->data + at / PANEL * bytes;
+    const char *block_at = weight->data + g * bytes;
     if (!is_quant(format)) {
-      float_group(format, rows, from, panels, to, k, columns, add);
+      float_group(format, rows, from, block_at, to, k, columns, add);
     } else {
 #if HAS_VNNI
-      quant_group(format, &quantised, begin, rows, panels, to, k, columns, add);
+      quant_pair(format, &quantised, begin, rows, block_at, to, k, columns, add);
 #else
-      unpacked_group(format, rows, from, panels, to, k, columns, add);
+      unpacked_pair(format, rows, from, block_at, to, k, columns, add);
 #endif
     }
   }

@@ -48,7 +48,7 @@ struct RowsMatmul {
   }
 
   TYPERT_DEVICE static void run(const Params& p) {
-    const i32 col = blockIdx.x * (threads / 32) + warpId();
+    const i32 col = blockIdx.x * (threads / 32) + uniformWarpId();
     const i32 token0 = blockIdx.y * Tokens;
     ptx::waitForPrevious();
     ptx::letNextBegin();

@@ -23,7 +23,7 @@ struct SmallMatmul {
   };
 
   TYPERT_DEVICE static void run(const Params& p) {
-    const i32 lane = laneId(), warp = warpId();
+    const i32 lane = laneId(), warp = uniformWarpId();
     const i32 g = lane >> 2, t = lane & 3;
     const i32 split = blockIdx.y;
     const i32 firstRow = blockIdx.x * rows;

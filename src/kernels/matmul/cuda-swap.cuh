@@ -28,7 +28,7 @@ struct SwapMatmul {
     extern __shared__ __align__(1024) u8 dynamicShared[];
     __shared__ __align__(8) u64 full[Stages], empty[Stages];
     u8* const stages = dynamicShared + ((1024 - (ptx::sharedAddress(dynamicShared) & 1023)) & 1023);
-    const i32 warp = warpId();
+    const i32 warp = uniformWarpId();
     const i32 split = blockIdx.x % Splits;
     const i32 physical = blockIdx.x / Splits * rows;
     const i32 token0 = blockIdx.y * Tokens;

@@ -41,7 +41,7 @@ struct TileMatmul {
   TYPERT_DEVICE static void run(const Params& p) {
     extern __shared__ __align__(128) u8 dynamicShared[];
     const u32 shared = ptx::sharedAddress(dynamicShared);
-    const i32 lane = laneId(), warp = warpId();
+    const i32 lane = laneId(), warp = uniformWarpId();
     const i32 warpM = warp % WarpsM, warpN = warp / WarpsM;
     const i32 physicalN = Gated ? 2 * p.n : p.n;
 

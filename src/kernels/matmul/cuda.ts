@@ -115,7 +115,8 @@ export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): Matmul
           for (const splits of [1, 2, 4, 8]) {
             const resident = arch.multiprocessors * blocks;
             if (splits > 1 && ceilDiv(physical, rowTiles * 16) * (splits / 2) >= resident) continue;
-            if (k < warps * unroll * 32 * splits * 0.5) continue;
+            const least = warps === 4 && unroll === 2 && splits === 1;
+            if (!least && k < warps * unroll * 32 * splits * 0.5) continue;
             configs.push({ kind: 'small', tokenTiles, rowTiles, warps, unroll, blocks, splits });
           }
         }
@@ -157,6 +158,7 @@ export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): Matmul
       if (stages >= 2) configs.push({ kind: 'tile', bm, bn, stages, warpsM, warpsN });
     }
   }
+  if (configs.length === 0) return [{ kind: 'grid' }];
   const ranked = configs.map((config) => ({ config, cost: estimate(config, problem, arch) }));
   return ranked.sort((a, b) => a.cost - b.cost).map(({ config }) => config);
 }
@@ -184,18 +186,21 @@ function estimate(config: MatmulConfig, problem: MatmulProblem, arch: CudaArch):
     case 'small': {
       const { rowTiles, warps, unroll, splits } = config;
       const blocks = ceilDiv(physical, rowTiles * 16) * splits;
-      // Two row tiles in eight warps where there are rows enough, else one with as many loads in flight.
+      // Two row tiles in eight warps where there are rows or k enough, else one in sixteen; meeting of splits costs some microseconds.
       const wide = ceilDiv(physical, 32) >= 1.3 * sms;
-      const wanted = wide ? [2, 8, 4] : k >= 8192 ? [1, 8, 8] : [1, 16, 2];
+      const wanted = wide || k >= 8192 ? [2, 8, 4] : [1, 16, 2];
       const distance = [rowTiles, warps, unroll].reduce((sum, v, i) => sum + Math.abs(Math.log2(v / wanted[i]!)), 0);
-      const idle = Math.max(1, (1.8 * sms) / blocks);
-      return (m > 8 && hopper ? 5 : 0) + distance * 0.1 + idle + (splits - 1) * 0.02;
+      const idle = Math.max(1, (0.3 * sms) / blocks);
+      return (m > 8 && hopper ? 5 : 0) + distance * 0.1 + idle + Math.log2(splits) * 2;
     }
     case 'swap': {
       const { warpgroups, splits, blocks } = config;
       const count = ceilDiv(physical, warpgroups * 64) * splits * ceilDiv(m, config.tokens);
+      const many = count > 1.5 * sms;
       const fill = count <= sms ? sms / count : Math.max(1.05, waves(count, sms * blocks) * 0.95);
-      const shape = (config.tokens === 128 && warpgroups === 1 ? 0.15 : 0) + splits * 0.03 + blocks * 0.02;
+      const slow =
+        (config.tokens === 128 && warpgroups === 1 ? (many ? 0.2 : 0.05) : 0) + (many && blocks === 1 ? 0.1 : 0);
+      const shape = slow + splits * 0.05 + blocks * 0.02;
       return (m <= 8 ? 10 : m <= 128 ? 0 : m <= 256 ? 2 : 10) + fill + shape;
     }
     case 'wgmma': {

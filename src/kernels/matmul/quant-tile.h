@@ -44,13 +44,14 @@ INLINE void quantise_group(const float *x, int8_t *q, float *scale, int32_t *sum
 #define DOT(sum, weights, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x))
 
 /// Register j (columns 4j to 4j + 3) of a group, as bytes from 0.
-INLINE __m512i quant_register(const int f, const char *group, int j) {
-  if (f == W_Q8_0) return _mm512_loadu_si512(group + j * 64);
-  const __m512i both = _mm512_loadu_si512(group + j / 2 * 64), mask = _mm512_set1_epi8(15);
+INLINE __m512i quant_register(const int f, const char *group, int panel, int j) {
+  const char *low = group + low_at(f, panel);
+  if (f == W_Q8_0) return _mm512_loadu_si512(low + j * 64);
+  const __m512i both = _mm512_loadu_si512(low + j / 2 * 64), mask = _mm512_set1_epi8(15);
   __m512i q = _mm512_and_si512(j % 2 ? _mm512_srli_epi16(both, 4) : both, mask);
   for (int p = 0; p < high_planes(f); p++) {
     uint64_t bits;
-    memcpy(&bits, group + 256 + p * 64 + j * 8, 8);
+    memcpy(&bits, group + high_at(f, panel) + p * 64 + j * 8, 8);
     q = _mm512_mask_add_epi8(q, bits, q, _mm512_set1_epi8((char)(16 << p)));
   }
   return q;
@@ -60,36 +61,28 @@ INLINE __m512 sixteen_bytes(const char *p, const int is_signed) {
   return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
 }
 
-enum { QUANT_PANELS = 2 };
+enum { QUANT_PREFETCH = 8192 };
 
-/// y = x · w for rows × panels, all groups. Sums of a group are integers; Q6_K's scales change in the middle of one.
-INLINE void quant_tile(const int f, const int rows, const int panels, const int8_t *x, const float *x_scale, const int32_t *x_sums,
+/// y = x · w for rows and a pair of panels, all groups. Sums of a group are integers; Q6_K's scales change in the middle of one.
+INLINE void quant_tile(const int f, const int rows, const int8_t *x, const float *x_scale, const int32_t *x_sums,
                        int64_t k, const char *w, float *out) {
-  const int64_t groups = k / GROUP_COLUMNS, stride = quant_panel_bytes(f, k);
-  const int parts = f == W_Q6_K ? 2 : 1, quads = 8 / parts;
+  const int64_t groups = k / GROUP_COLUMNS;
+  const int parts = f == W_Q6_K ? 2 : 1, quads = 8 / parts, lines = (group_bytes(f) + 511) / 512;
   __m512 total[TILE_ROWS][QUANT_PANELS], header[QUANT_PANELS], header_min[QUANT_PANELS];
 #pragma GCC unroll 6
   for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-    for (int j = 0; j < panels; j++) total[i][j] = _mm512_setzero_ps();
+    for (int j = 0; j < QUANT_PANELS; j++) total[i][j] = _mm512_setzero_ps();
   for (int64_t g = 0; g < groups; g++) {
     if (has_header(f) && g % SUPER_GROUPS == 0) {
 #pragma GCC unroll 2
-      for (int j = 0; j < panels; j++) {
-        const __m256i *at = (const __m256i *)(w + j * stride + header_offset(f, g));
+      for (int j = 0; j < QUANT_PANELS; j++) {
+        const __m256i *at = (const __m256i *)(w + header_offset(f, g, j));
         header[j] = _mm512_cvtph_ps(_mm256_loadu_si256(at));
         header_min[j] = _mm512_cvtph_ps(_mm256_loadu_si256(at + 1));
       }
     }
-    const char *group[QUANT_PANELS];
-    // Past a panel's end come the panels that are read beside it, so the next to be read are further on.
-    const int64_t ahead = group_offset(f, g) + PREFETCH_BYTES, skip = ahead >= stride ? ahead + (panels - 1) * stride : ahead;
-#pragma GCC unroll 2
-    for (int j = 0; j < panels; j++) {
-      group[j] = w + j * stride + group_offset(f, g);
-#pragma GCC unroll 9
-      for (int line = 0; line < group_bytes(f); line += 64) __builtin_prefetch(w + j * stride + skip + line);
-    }
+    const char *group = w + group_offset(f, g);
 #pragma GCC unroll 2
     for (int part = 0; part < parts; part++) {
       __m512i dots[TILE_ROWS][QUANT_PANELS];
@@ -98,25 +91,28 @@ INLINE void quant_tile(const int f, const int rows, const int panels, const int8
         const int32_t *s = x_sums + (i * groups + g) * 2;
         const int32_t sum = parts == 2 ? s[part] : s[0] + s[1];
 #pragma GCC unroll 2
-        for (int j = 0; j < panels; j++) dots[i][j] = _mm512_set1_epi32(quant_offset(f) == 0 ? 0 : -quant_offset(f) * sum);
+        for (int j = 0; j < QUANT_PANELS; j++) dots[i][j] = _mm512_set1_epi32(quant_offset(f) == 0 ? 0 : -quant_offset(f) * sum);
       }
 #pragma GCC unroll 8
       for (int quad = part * quads; quad < (part + 1) * quads; quad++) {
         __m512i q[QUANT_PANELS];
+        // Into the second cache only, and a few lines at a time: the first one has too few places for lines under way to keep memory busy.
+#pragma GCC unroll 3
+        for (int line = quad * lines; line < (quad + 1) * lines; line++) __builtin_prefetch(group + line * 64 + QUANT_PREFETCH, 0, 2);
 #pragma GCC unroll 2
-        for (int j = 0; j < panels; j++) q[j] = quant_register(f, group[j], quad);
+        for (int j = 0; j < QUANT_PANELS; j++) q[j] = quant_register(f, group, j, quad);
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
           int32_t four;
           memcpy(&four, x + i * k + g * GROUP_COLUMNS + quad * 4, 4);
           const __m512i b = _mm512_set1_epi32(four);
 #pragma GCC unroll 2
-          for (int j = 0; j < panels; j++) DOT(dots[i][j], q[j], b);
+          for (int j = 0; j < QUANT_PANELS; j++) DOT(dots[i][j], q[j], b);
         }
       }
 #pragma GCC unroll 2
-      for (int j = 0; j < panels; j++) {
-        const char *at = group[j] + scales_at(f);
+      for (int j = 0; j < QUANT_PANELS; j++) {
+        const char *at = group + scales_at(f, j);
         __m512 scale, shift = _mm512_setzero_ps();
         if (has_header(f)) {
           scale = _mm512_mul_ps(header[j], sixteen_bytes(at + part * 16, f == W_Q6_K));
@@ -142,29 +138,24 @@ INLINE void quant_tile(const int f, const int rows, const int panels, const int8
 #pragma GCC unroll 6
   for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-    for (int j = 0; j < panels; j++) _mm512_storeu_ps(out + i * GROUP + j * PANEL, total[i][j]);
+    for (int j = 0; j < QUANT_PANELS; j++) _mm512_storeu_ps(out + i * GROUP + j * PANEL, total[i][j]);
 }
 
-#define QUANT_ROWS(name, f)                                                                                                    \
-  __attribute__((noinline, unused)) static void name(int rows, int wide, const byte_rows *x, int64_t first, int64_t k, const char *w, \
-                                                     float *out) {                                                             \
-    const int64_t groups = k / GROUP_COLUMNS;                                                                                  \
-    const int8_t *q = x->q + first * k;                                                                                        \
-    const float *scale = x->scale + first * groups;                                                                            \
-    const int32_t *sums = x->sums + first * groups * 2;                                                                        \
-    switch (rows + (wide ? 8 : 0)) {                                                                                           \
-      case 1: quant_tile(f, 1, 1, q, scale, sums, k, w, out); break;                                                           \
-      case 2: quant_tile(f, 2, 1, q, scale, sums, k, w, out); break;                                                           \
-      case 3: case 4: case 5: case 6:                                                                                          \
-        for (int i = 0; i < rows; i++) quant_tile(f, 1, 1, q + i * k, scale + i * groups, sums + i * groups * 2, k, w, out + i * GROUP); \
-        break;                                                                                                                 \
-      case 9: quant_tile(f, 1, 2, q, scale, sums, k, w, out); break;                                                           \
-      case 10: quant_tile(f, 2, 2, q, scale, sums, k, w, out); break;                                                          \
-      case 11: quant_tile(f, 3, 2, q, scale, sums, k, w, out); break;                                                          \
-      case 12: quant_tile(f, 4, 2, q, scale, sums, k, w, out); break;                                                          \
-      case 13: quant_tile(f, 5, 2, q, scale, sums, k, w, out); break;                                                          \
-      default: quant_tile(f, 6, 2, q, scale, sums, k, w, out);                                                                 \
-    }                                                                                                                          \
+#define QUANT_ROWS(name, f)                                                                                                  \
+  __attribute__((noinline, unused)) static void name(int rows, const byte_rows *x, int64_t first, int64_t k, const char *w, \
+                                                     float *out) {                                                         \
+    const int64_t groups = k / GROUP_COLUMNS;                                                                              \
+    const int8_t *q = x->q + first * k;                                                                                    \
+    const float *scale = x->scale + first * groups;                                                                        \
+    const int32_t *sums = x->sums + first * groups * 2;                                                                    \
+    switch (rows) {                                                                                                        \
+      case 1: quant_tile(f, 1, q, scale, sums, k, w, out); break;                                                          \
+      case 2: quant_tile(f, 2, q, scale, sums, k, w, out); break;                                                          \
+      case 3: quant_tile(f, 3, q, scale, sums, k, w, out); break;                                                          \
+      case 4: quant_tile(f, 4, q, scale, sums, k, w, out); break;                                                          \
+      case 5: quant_tile(f, 5, q, scale, sums, k, w, out); break;                                                          \
+      default: quant_tile(f, 6, q, scale, sums, k, w, out);                                                                \
+    }                                                                                                                      \
   }
 QUANT_ROWS(quant_rows_q8_0, W_Q8_0)
 QUANT_ROWS(quant_rows_q4_0, W_Q4_0)
@@ -175,7 +166,7 @@ QUANT_ROWS(quant_rows_q4_k, W_Q4_K)
 QUANT_ROWS(quant_rows_q5_k, W_Q5_K)
 QUANT_ROWS(quant_rows_q6_k, W_Q6_K)
 
-typedef void (*quant_rows_fn)(int, int, const byte_rows *, int64_t, int64_t, const char *, float *);
+typedef void (*quant_rows_fn)(int, const byte_rows *, int64_t, int64_t, const char *, float *);
 INLINE quant_rows_fn quant_rows_of(const int f) {
   return f == W_Q8_0   ? quant_rows_q8_0
          : f == W_Q4_0 ? quant_rows_q4_0
@@ -187,48 +178,44 @@ INLINE quant_rows_fn quant_rows_of(const int f) {
                        : quant_rows_q6_k;
 }
 
-/// Rows [first, first + count) of byte activations times one group of panels.
-INLINE void quant_group(const int f, const byte_rows *x, int64_t first, int64_t count, const char *w, float *const *y, int64_t k,
-                        int64_t columns, const float *bias) {
-  const int64_t tiles = ceil_div(count, TILE_ROWS), stride = quant_panel_bytes(f, k), panels = ceil_div(min_of(columns, GROUP), PANEL);
+/// Rows [first, first + count) of byte activations times one pair of panels, of whose rows `columns` are real.
+INLINE void quant_pair(const int f, const byte_rows *x, int64_t first, int64_t count, const char *w, float *const *y, int64_t k,
+                       int64_t columns, const float *bias) {
+  const int64_t tiles = ceil_div(count, TILE_ROWS);
   _Alignas(64) float sums[TILE_ROWS * GROUP];
-  for (int64_t p = 0; p < panels; p += QUANT_PANELS) {
-    const int wide = panels - p >= QUANT_PANELS;
-    const int64_t width = min_of(columns - p * PANEL, wide ? QUANT_PANELS * PANEL : PANEL);
-    for (int64_t t = 0; t < tiles; t++) {
-      const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
-      float *to[TILE_ROWS];
-      for (int64_t i = 0; i < rows; i++) to[i] = y[begin + i] + p * PANEL;
-      quant_rows_of(f)((int)rows, wide, x, first + begin, k, w + p * stride, sums);
-      finish_tile(sums, rows, width, bias == NULL ? NULL : bias + p * PANEL, 1, to);
-    }
+  for (int64_t t = 0; t < tiles; t++) {
+    const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
+    quant_rows_of(f)((int)rows, x, first + begin, k, w, sums);
+    finish_tile(sums, rows, min_of(columns, PAIR), bias, 1, y + begin);
   }
 }
 #endif
 
 /// The same without instructions for bytes: groups are unpacked to floats, which all rows then use.
-INLINE void unpacked_group(const int f, int64_t count, const float *const *x, const char *w, float *const *y, int64_t k,
-                           int64_t columns, const float *bias) {
-  const int64_t stride = quant_panel_bytes(f, k), tiles = ceil_div(count, TILE_ROWS);
-  enum { UNPACKED = 8 }; // groups at a time
-  _Alignas(64) float panel[UNPACKED * GROUP_COLUMNS * PANEL], sums[TILE_ROWS * GROUP];
-  for (int64_t p = 0; p * PANEL < min_of(columns, GROUP); p++) {
-    for (int64_t g = 0; g < k / GROUP_COLUMNS; g += UNPACKED) {
-      const int64_t now = min_of(UNPACKED, k / GROUP_COLUMNS - g);
-      for (int64_t i = 0; i < now; i++) unpack_group(f, w + p * stride, g + i, panel + i * GROUP_COLUMNS * PANEL);
-      const column_run run = {0, 0, now * GROUP_COLUMNS};
-      for (int64_t t = 0; t < tiles; t++) {
-        const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
-        const float *from[TILE_ROWS];
-        float *to[TILE_ROWS];
-        for (int64_t i = 0; i < rows; i++) {
-          from[i] = x[begin + i] + g * GROUP_COLUMNS;
-          to[i] = y[begin + i] + p * PANEL;
-        }
-        float_rows_f32((int)rows, 0, from, (const char *)panel, &run, sums);
-        finish_tile(sums, rows, min_of(columns - p * PANEL, PANEL), bias == NULL ? NULL : bias + p * PANEL, g == 0, to);
-      }
+INLINE void unpacked_pair(const int f, int64_t count, const float *const *x, const char *w, float *const *y, int64_t k,
+                          int64_t columns, const float *bias) {
+  const int64_t tiles = ceil_div(count, TILE_ROWS), width = min_of(columns, PAIR);
+  enum { UNPACKED = 4 }; // groups at a time
+  _Alignas(64) float block[UNPACKED * GROUP_COLUMNS * GROUP], sums[TILE_ROWS * GROUP];
+  // A pair is half a block of float weights; the other half is computed along where a tile holds it, and not kept.
+  if (TILE_PANELS > QUANT_PANELS) memset(block, 0, sizeof block);
+  for (int64_t g = 0; g < k / GROUP_COLUMNS; g += UNPACKED) {
+    const int64_t now = min_of(UNPACKED, k / GROUP_COLUMNS - g);
+    for (int64_t i = 0; i < now; i++)
+      for (int j = 0; j < QUANT_PANELS; j++) unpack_group(f, w, g + i, j, block + i * GROUP_COLUMNS * GROUP + j * PANEL, GROUP);
+    const column_run run = {0, now * GROUP_COLUMNS};
+    for (int64_t t = 0; t < tiles; t++) {
+      const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
+      const float *from[TILE_ROWS];
+      for (int64_t i = 0; i < rows; i++) from[i] = x[begin + i] + g * GROUP_COLUMNS;
+      for (int64_t p = 0; p * PANEL < width; p += TILE_PANELS)
+        float_rows_f32((int)rows, from, (const char *)(block + p * PANEL), &run, sums + p * PANEL);
+      finish_tile(sums, rows, width, bias, g == 0, y + begin);
     }
   }
 }
+
+/// Rows of a weight that lie together, and their bytes.
+INLINE int64_t weight_block(const int format) { return is_quant(format) ? PAIR : GROUP; }
+INLINE int64_t weight_block_bytes(const int format, int64_t k) { return is_quant(format) ? pair_bytes(format, k) : block_bytes(format, k); }
 #endif

@@ -52,8 +52,7 @@ typedef struct {
 INLINE void expert_product(const worker *w, const int format, const expert_lists *lists, const int32_t *pairs, const tensor *weight,
                            const float *x, int64_t x_stride, int top, float *y, int64_t y_stride) {
   const int64_t experts = dim_of(w, weight->dim[0]), n = dim_of(w, weight->dim[1]), k = dim_of(w, weight->dim[2]);
-  const int64_t groups = ceil_div(n, GROUP), bytes = is_quant(format) ? quant_panel_bytes(format, k) : panel_bytes(format, k);
-  const int64_t matrix = ceil_div(n, PANEL) * bytes;
+  const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k), groups = ceil_div(n, width), matrix = groups * bytes;
   int64_t expert = 0, before = 0, chunks = 0;
   for (int64_t c = claim(w);; c = claim(w)) {
     for (; expert < experts; expert++, before += chunks) {
@@ -68,11 +67,11 @@ INLINE void expert_product(const worker *w, const int format, const expert_lists
     for (int64_t i = 0; i < rows; i++) {
       const int32_t pair = pairs[lists->begin[expert] + from + i];
       in[i] = x + pair / top * x_stride;
-      out[i] = y + pair * y_stride + g * GROUP;
+      out[i] = y + pair * y_stride + g * width;
     }
-    const char *panels = weight->data + expert * matrix + g * GROUP_PANELS * bytes;
-    if (is_quant(format)) unpacked_group(format, rows, in, panels, out, k, n - g * GROUP, NULL);
-    else float_group(format, rows, in, panels, out, k, n - g * GROUP, NULL);
+    const char *block_at = weight->data + expert * matrix + g * bytes;
+    if (is_quant(format)) unpacked_pair(format, rows, in, block_at, out, k, n - g * width, NULL);
+    else float_group(format, rows, in, block_at, out, k, n - g * width, NULL);
   }
 }
 

@@ -79,7 +79,7 @@ struct MoeInner {
   TYPERT_DEVICE static void run(const Params& p) {
     ptx::waitForPrevious();
     ptx::letNextBegin();
-    const i32 slot = blockIdx.y, column = blockIdx.x * (threads / 32) + warpId();
+    const i32 slot = blockIdx.x, column = blockIdx.y * (threads / 32) + warpId();
     if (column >= p.size) return;
     const T* const x = p.x + i64(slot / p.topK) * p.ldx;
     const T* const gate = p.gateUp + (i64(p.experts[slot]) * 2 * p.size + column) * p.hidden;
@@ -109,7 +109,7 @@ struct MoeDown {
   TYPERT_DEVICE static void run(const Params& p) {
     ptx::waitForPrevious();
     ptx::letNextBegin();
-    const i32 token = blockIdx.y, column = blockIdx.x * (threads / 32) + warpId();
+    const i32 token = blockIdx.x, column = blockIdx.y * (threads / 32) + warpId();
     if (column >= p.hidden) return;
     float total = 0.f;
     for (i32 k = 0; k < p.topK; k++) {

@@ -72,7 +72,7 @@ export function expertsLaunches(problem: ExpertsProblem): readonly CudaLaunch[] 
         include: 'moe/cuda.cuh',
         type: `MoeInner<${type}, Act::${act}>`,
       },
-      grid: [Math.ceil(inner / 8), tokens * topK, 1],
+      grid: [tokens * topK, Math.ceil(inner / 8), 1],
       args: [
         ...['x', 'gateUp', 'experts', 'inner'].map((name) => pointer(name)),
         ...[hidden, inner, ldx, topK].map(int),
@@ -81,7 +81,7 @@ export function expertsLaunches(problem: ExpertsProblem): readonly CudaLaunch[] 
     {
       ...base,
       kernel: { name: symbolName('moe_down', type), include: 'moe/cuda.cuh', type: `MoeDown<${type}>` },
-      grid: [Math.ceil(hidden / 8), tokens, 1],
+      grid: [tokens, Math.ceil(hidden / 8), 1],
       args: [
         ...['inner', 'down', 'experts', 'weights', 'y'].map((name) => pointer(name)),
         ...[hidden, inner, ldy, topK].map(int),

@@ -1,6 +1,7 @@
 // A plan on the CPU: memory laid out, weights in panels, and a step that is one native call.
+
+import { debugging } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
-import { readEnv } from '../../base/env.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
 import { toFloat32 } from '../../define/checkpoint/cast.ts';
@@ -93,13 +94,23 @@ export class CpuProgram implements Program {
       const arena = this.#memory.allocate('activations', plan.arenaBytes);
       const packed = packedWeights(plan);
       const sizes = { weights: 0, inputs: 0 };
+      // All weights stand in one stretch: on huge pages small ones are read as fast as large ones.
+      const places = plan.tensors.map((tensor, index) => {
+        if (tensor.storage.kind !== 'weight') return { at: 0, bytes: 0 };
+        const bytes = this.#weightBytes(tensor, packed.has(index));
+        const at = sizes.weights;
+        sizes.weights += Math.ceil(bytes / 64) * 64;
+        return { at, bytes };
+      });
+      const weights = this.#memory.allocate('weights', sizes.weights + prefetchBytes);
       this.#addresses = plan.tensors.map((tensor, index) => {
         switch (tensor.storage.kind) {
           case 'arena':
             return arena + BigInt(tensor.storage.offset);
           case 'weight': {
-            const { address, bytes } = this.#weight(tensor, packed.has(index), source);
-            sizes.weights += bytes;
+            const { at, bytes } = places[index]!;
+            const address = weights + BigInt(at);
+            this.#loadWeight(tensor, packed.has(index), source, address, bytes);
             return address;
           }
           case 'input': {
@@ -140,7 +151,7 @@ export class CpuProgram implements Program {
           kernelOf: (step) => stub.kernelOf.get(step)!,
           cacheOf: (layer) => layers.get(layer)!.address,
         });
-        const times = readEnv().debug >= 2 ? new BigInt64Array(plan.phases[phase].length) : null;
+        const times = debugging(2) ? new BigInt64Array(plan.phases[phase].length) : null;
         return { steps: plan.phases[phase], table, times, count: plan.phases[phase].length, perToken: undefined };
       };
       this.#launches = { forward: launches('forward'), sample: launches('sample') };
@@ -159,30 +170,33 @@ export class CpuProgram implements Program {
     }
   }
 
-  /** Brings a weight into memory: matrices in panels of their own dtype, vectors as float32. */
-  #weight(tensor: PlanTensor, packed: boolean, source: ProgramSource): { address: bigint; bytes: number } {
+  /** Bytes of a weight in memory: matrices in panels of their own dtype, vectors as float32. */
+  #weightBytes(tensor: PlanTensor, packed: boolean): number {
+    const shape = tensor.shape as readonly number[];
+    if (!packed) return 4 * shape.reduce((a, b) => a * b, 1);
+    const format = weightFormats[tensor.dtype];
+    if (format === undefined)
+      throw new TargetError('weights of this dtype have no CPU kernel', { where: tensor.name, got: tensor.dtype });
+    const count = shape.slice(0, -2).reduce((a, b) => a * b, 1);
+    return count * Number(this.#library.fn.typert_packed_bytes(format.id, shape.at(-2)!, shape.at(-1)!));
+  }
+
+  #loadWeight(tensor: PlanTensor, packed: boolean, source: ProgramSource, address: bigint, bytes: number): void {
     const data = source.readWeight(tensor.name);
     source.onWeight?.(tensor.name, data.byteLength);
     const shape = tensor.shape as readonly number[];
     const format = weightFormats[tensor.dtype];
-    if (!packed) {
-      const floats = toFloat32({ dtype: tensor.dtype, shape, data });
-      const address = this.#memory.allocate(tensor.name, floats.byteLength);
-      new Float32Array(memoryAt(address, floats.byteLength)).set(floats);
-      return { address, bytes: floats.byteLength };
+    if (!packed || format === undefined) {
+      new Float32Array(memoryAt(address, bytes)).set(toFloat32({ dtype: tensor.dtype, shape, data }));
+      return;
     }
-    if (format === undefined)
-      throw new TargetError('weights of this dtype have no CPU kernel', { where: tensor.name, got: tensor.dtype });
     const [rows, columns] = [shape.at(-2)!, shape.at(-1)!];
     const count = shape.slice(0, -2).reduce((a, b) => a * b, 1);
-    const bytes = Number(this.#library.fn.typert_packed_bytes(format.id, rows, columns));
-    const address = this.#memory.allocate(tensor.name, bytes * count + prefetchBytes);
     const stored = data.byteLength / count;
     for (let i = 0; i < count; i++) {
       const part = data.subarray(i * stored, (i + 1) * stored);
-      this.#library.fn.typert_pack(format.id, part, address + BigInt(i * bytes), rows, columns);
+      this.#library.fn.typert_pack(format.id, part, address + BigInt((i * bytes) / count), rows, columns);
     }
-    return { address, bytes: bytes * count };
   }
 
   write(input: string, data: HostArray, count: number): void {
@@ -258,7 +272,7 @@ function report({ steps, times }: Launches): void {
 }
 
 /** Kernels ask for memory a little past the end of a weight. */
-const prefetchBytes = 4096;
+const prefetchBytes = 8192;
 
 /** Tensors that kernels read as panels. Throws when a weight is also read otherwise. */
 function packedWeights(plan: Plan): ReadonlySet<number> {

@@ -62,8 +62,12 @@ export function writeLaunches(bytes: Uint8Array, steps: readonly PlanStep[], con
     const base = i * launchBytes;
     view.setInt32(base + at.kernel, context.kernelOf(step), true);
     if ('layer' in step.attrs) view.setBigUint64(base + at.cache, context.cacheOf(step.attrs.layer), true);
-    kernel.ints?.(step.attrs as never).forEach((value, j) => view.setInt32(base + at.ints + j * 4, value, true));
-    kernel.floats?.(step.attrs as never).forEach((value, j) => view.setFloat32(base + at.floats + j * 4, value, true));
+    kernel.ints?.(step.attrs as never).forEach((value, j) => {
+      view.setInt32(base + at.ints + j * 4, value, true);
+    });
+    kernel.floats?.(step.attrs as never).forEach((value, j) => {
+      view.setFloat32(base + at.floats + j * 4, value, true);
+    });
     const names = [...inputNames(step.op as KernelOp).map(({ name }) => name), ...kernel.outputs];
     if (names.length > limits.args) throw new TargetError('too many arguments for a launch', { where: step.scope });
     names.forEach((name, j) => {
@@ -75,7 +79,9 @@ export function writeLaunches(bytes: Uint8Array, steps: readonly PlanStep[], con
       view.setBigUint64(place, context.addresses[index]!, true);
       view.setBigInt64(place + 8, BigInt(stride ?? (typeof columns === 'number' ? columns : 1)), true);
       view.setInt32(place + 16, shape.length, true);
-      shape.forEach((dim, k) => view.setInt32(place + 20 + k * 4, context.sizes.encode(dim), true));
+      shape.forEach((dim, k) => {
+        view.setInt32(place + 20 + k * 4, context.sizes.encode(dim), true);
+      });
     });
   });
 }

@@ -38,6 +38,9 @@ export const cpuTarget: Target = {
     const config = kernel.config?.(node as never) ?? {};
     return { name: `cpu/${node.op}`, config };
   },
+  prepare: async (plan) => {
+    await compileStub(makeStub(plan).text);
+  },
   open: async (options: DeviceOptions = {}): Promise<Device> => {
     const close = track('device');
     const cpus = threadCpus(options.threads);

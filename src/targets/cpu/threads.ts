@@ -14,7 +14,7 @@ function text(path: string): string | undefined {
 export function parseCpuList(list: string): number[] {
   return list.split(',').flatMap((part) => {
     const [first, last] = part.split('-').map(Number);
-    if (first === undefined || !Number.isInteger(first)) return [];
+    if (part === '' || first === undefined || !Number.isInteger(first)) return [];
     return Array.from({ length: (last ?? first) - first + 1 }, (_, i) => first + i);
   });
 }

@@ -171,12 +171,14 @@ export class CudaDevice implements Disposable {
       (out) => driver.fn.cuModuleLoadData(out, binary),
       name,
     );
-    const func = driver.handle<FunctionHandle>(
-      'cuModuleGetFunction',
-      (out) => driver.fn.cuModuleGetFunction(out, module, name),
-      name,
-    );
-    if (sharedBytes > 48 * 1024) driver.setFunctionAttribute(func, 'maxDynamicShared', sharedBytes);
+    let func: FunctionHandle;
+    try {
+      func = driver.handle('cuModuleGetFunction', (out) => driver.fn.cuModuleGetFunction(out, module, name), name);
+      if (sharedBytes > 48 * 1024) driver.setFunctionAttribute(func, 'maxDynamicShared', sharedBytes);
+    } catch (error) {
+      driver.fn.cuModuleUnload(module);
+      throw error;
+    }
     const untrack = track('cuda module');
     let open = true;
     return {

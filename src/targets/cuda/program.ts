@@ -1,4 +1,5 @@
 // A plan on a GPU: weights, arena and caches in its memory, steps as launches; steps of one token a request as captured graphs.
+import { debug, debugging } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import {
   byteLength,
@@ -17,7 +18,8 @@ import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
 import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
-import { type BoundLaunch, cudaKernels, floatInputs, type StepTensor, type StepView } from './kernels.ts';
+import { type FusedStep, fuseSteps } from './fuse.ts';
+import { type BoundLaunch, cudaKernels, floatInputs, gatedMatmul, type StepTensor, type StepView } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import type { CudaCompiler } from './target.ts';
@@ -59,6 +61,7 @@ export class CudaProgram implements Program {
   readonly #done: Event;
   readonly #scratch: { buffer: DeviceBuffer | undefined };
   readonly #counters: DeviceBuffer;
+  readonly #steps: { readonly [P in Phase]: readonly FusedStep[] };
   readonly #close = track('program');
   #dirty = 0;
   #closed = false;
@@ -108,6 +111,11 @@ export class CudaProgram implements Program {
           return tensor.storage satisfies never;
       }
     });
+    this.#steps = {
+      forward: fuseSteps(plan, cudaBytes(plan.dtype)),
+      sample: plan.phases.sample.map((step) => ({ step })),
+    };
+    this.#placeGated(limits);
     let cacheBytes = 0;
     for (const { layer, numKvHeads, headDim, valueDim } of plan.caches) {
       const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
@@ -124,6 +132,15 @@ export class CudaProgram implements Program {
     const buffer = this.#device.allocate(bytes, what);
     this.#owned.push(buffer);
     return buffer;
+  }
+
+  /** Gives the results of joined products their buffer. */
+  #placeGated(limits: Dims): void {
+    const outputs = this.#steps.forward.flatMap(({ gated }) => (gated === undefined ? [] : [gated.output]));
+    if (outputs.length === 0) return;
+    const elements = outputs.map((index) => elementsOf(this.#plan.tensors[index]!, limits));
+    const buffer = this.#own(Math.max(...elements) * cudaBytes(this.#plan.dtype), 'gated products');
+    for (const index of outputs) this.#addresses[index] = buffer.ptr;
   }
 
   #weight(tensor: PlanTensor, dtype: FloatDType, source: ProgramSource): DeviceBuffer {
@@ -159,6 +176,10 @@ export class CudaProgram implements Program {
       this.#dirty = 0;
     }
     prepared.uses++;
+    if (debugging(2)) {
+      this.#runTimed(prepared.launches);
+      return;
+    }
     if (prepared.graph === undefined && prepared.uses > 1 && (phase === 'sample' || dims.T === dims.R))
       prepared.graph = stream.capture(() => issue(prepared.launches, stream));
     if (prepared.graph === undefined) issue(prepared.launches, stream);
@@ -166,12 +187,26 @@ export class CudaProgram implements Program {
     this.#done.record(stream);
   }
 
+  /** One launch after the other, each waited for: what TYPERT_DEBUG=2 shows. */
+  #runTimed(launches: readonly PreparedLaunch[]): void {
+    this.#stream.synchronize();
+    for (const launch of launches) {
+      const { grid, sharedBytes } = launch.shape;
+      debug(4, () => `launch ${launch.kernel.name} grid ${grid.join('x')} shared ${sharedBytes}`);
+      const start = performance.now();
+      launch.issue(this.#stream);
+      this.#stream.synchronize();
+      debug(2, () => `${launch.kernel.name} ${((performance.now() - start) * 1e3).toFixed(0)} us`);
+    }
+    this.#done.record(this.#stream);
+  }
+
   async #prepare(phase: Phase, dims: Dims): Promise<Prepared> {
     const key = `${phase} ${dims.T} ${dims.R} ${dims.L}`;
     const known = this.#prepared.get(key);
     if (known !== undefined) return known;
     const launches: PreparedLaunch[] = [];
-    for (const step of this.#plan.phases[phase]) {
+    for (const step of this.#steps[phase]) {
       for (const bound of this.#launches(step, dims)) launches.push(await this.#bind(bound));
     }
     if (this.#prepared.size >= maxPrepared) {
@@ -185,12 +220,16 @@ export class CudaProgram implements Program {
     return prepared;
   }
 
-  #launches(step: PlanStep, dims: Dims): readonly BoundLaunch[] {
+  #launches({ step, gated }: FusedStep, dims: Dims): readonly BoundLaunch[] {
     const rowsOf = step.op === 'sample' || step.op === 'gatherRows' ? dims.L : dims.T;
     const make = cudaKernels[step.op];
     if (make === undefined) throw new TargetError('no CUDA kernel', { where: step.scope, got: step.op });
     if (rowsOf === 0) return [];
-    const launches = make(this.#view(step, dims), step.attrs as never);
+    const view = this.#view(step, dims);
+    const launches =
+      gated === undefined
+        ? make(view, step.attrs as never)
+        : gatedMatmul(view, gated.kind, this.#addresses[gated.output]!);
     // A step without rows (no logits wanted) has nothing to launch.
     return launches.filter(({ launch }) => launch.grid.every((size) => size > 0));
   }
@@ -243,9 +282,13 @@ export class CudaProgram implements Program {
     const { kernel, sharedBytes } = launch;
     let loaded = this.#kernels.get(kernel.name);
     if (loaded === undefined) {
-      loaded = this.#compiler
-        .compile(kernel)
-        .then(({ binary }) => this.#device.loadKernel(kernel.name, binary, sharedBytes));
+      loaded = this.#compiler.compile(kernel).then(({ binary, compiled, milliseconds }) => {
+        debug(
+          3,
+          () => `kernel ${kernel.name}: ${compiled ? `compiled in ${milliseconds.toFixed(0)} ms` : 'from the cache'}`,
+        );
+        return this.#device.loadKernel(kernel.name, binary, sharedBytes);
+      });
       this.#kernels.set(kernel.name, loaded);
     }
     return new PreparedLaunch(this.#device, await loaded, launch, buffers);

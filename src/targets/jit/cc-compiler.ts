@@ -1,7 +1,7 @@
 // The system's C compiler as a compiler of the kernel cache: cc, gcc or clang, whichever answers first.
 import { execFile, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { arch, cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -35,28 +35,58 @@ const limits = { version: 10_000, compile: 120_000 };
 
 let found: CCompiler | Error | undefined;
 
-/** The first C compiler that tells its version, or why there is none; asked once a process. */
+/** The first C compiler that tells its version and makes a shared object, or why there is none; asked once a process. */
 export function findCCompiler(): CCompiler | Error {
-  if (found !== undefined) return found;
-  const failures: string[] = [];
-  for (const command of candidates) {
-    const { status, stdout, error, signal } = spawnSync(command, ['--version'], {
-      encoding: 'utf8',
-      timeout: limits.version,
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-    const line = stdout?.split('\n')[0]?.trim() ?? '';
-    if (error === undefined && status === 0 && line !== '') return (found = { command, version: line });
-    failures.push(`${command}: ${reason(error, status, signal)}`);
-  }
-  return (found = new Error(failures.join(', ')));
+  found ??= searchCCompiler(candidates, limits.version);
+  return found;
 }
 
-function reason(error: Error | undefined, status: number | null, signal: string | null): string {
+/** As findCCompiler, among these commands; one that takes longer than `timeout` milliseconds hangs. */
+export function searchCCompiler(commands: readonly string[], timeout: number): CCompiler | Error {
+  const failures: string[] = [];
+  for (const command of commands) {
+    const version = ask(command, ['--version'], timeout);
+    if (version instanceof Error) {
+      failures.push(`${command}: ${version.message}`);
+      continue;
+    }
+    const trial = tryOut(command, timeout);
+    if (trial === undefined) return { command, version: version.split('\n')[0]!.trim() };
+    failures.push(`${command}: ${trial}`);
+  }
+  return new Error(failures.join('; '));
+}
+
+/** Compiles a function of one line; what went wrong, or undefined. */
+function tryOut(command: string, timeout: number): string | undefined {
+  const folder = mkdtempSync(join(tmpdir(), 'typert-cc-'));
+  try {
+    const source = join(folder, 'try.c');
+    writeFileSync(source, '#include <stdint.h>\nint32_t typert_try(void) { return 1; }\n');
+    const said = ask(command, ['-O1', '-fPIC', '-shared', source, '-o', join(folder, 'try.so')], timeout);
+    if (said instanceof Error) return `does not compile (${said.message})`;
+    return existsSync(join(folder, 'try.so')) ? undefined : 'says that it compiled but wrote nothing';
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function ask(command: string, args: readonly string[], timeout: number): string | Error {
+  const { status, stdout, stderr, error, signal } = spawnSync(command, args, {
+    encoding: 'utf8',
+    timeout,
+    killSignal: 'SIGKILL',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  if (error === undefined && status === 0) return stdout;
+  return new Error([reason(error, status, signal, timeout), stderr?.trim().split('\n')[0]].filter(Boolean).join(', '));
+}
+
+function reason(error: Error | undefined, status: number | null, signal: string | null, timeout: number): string {
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
   if (code === 'ENOENT') return 'not found';
   if (code === 'EACCES') return 'not executable';
-  if (code === 'ETIMEDOUT' || signal !== null) return `no answer in ${limits.version / 1000} s`;
+  if (code === 'ETIMEDOUT' || signal !== null) return `no answer in ${timeout / 1000} s`;
   return error?.message ?? `exit status ${status}`;
 }
 

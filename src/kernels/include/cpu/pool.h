@@ -30,7 +30,9 @@ typedef struct pool {
   gate job;   // passed at the start of each step
   _Alignas(64) _Atomic int32_t arrived;
   _Alignas(64) _Atomic int32_t claimed;
+  _Atomic int64_t slept; // nanoseconds that threads slept at barriers of this step
   _Alignas(64) int32_t count;
+  int64_t alone_until;   // nanoseconds of the clock
   int32_t stop;
   const launch *launches;
   int32_t launch_count;
@@ -56,12 +58,19 @@ INLINE void pause_cpu(void) {
 #endif
 }
 
-/// Waits until the gate's value is no longer `old`.
-static void gate_wait(gate *g, uint32_t old, int spins) {
+static int64_t nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/// Waits until the gate's value is no longer `old`. Returns the nanoseconds slept, which is 0 when spinning was enough.
+static int64_t gate_wait(gate *g, uint32_t old, int spins) {
   for (int i = 0; i < spins; i++) {
-    if (atomic_load_explicit(&g->value, memory_order_acquire) != old) return;
+    if (atomic_load_explicit(&g->value, memory_order_acquire) != old) return 0;
     pause_cpu();
   }
+  const int64_t begin = nanoseconds();
   atomic_fetch_add(&g->sleepers, 1);
   while (atomic_load(&g->value) == old) {
 #ifdef __linux__
@@ -71,6 +80,7 @@ static void gate_wait(gate *g, uint32_t old, int spins) {
 #endif
   }
   atomic_fetch_sub(&g->sleepers, 1);
+  return nanoseconds() - begin;
 }
 
 static void gate_open(gate *g) {
@@ -93,7 +103,8 @@ static void barrier(const worker *w) {
     atomic_store_explicit(&p->claimed, 0, memory_order_relaxed);
     gate_open(&p->phase);
   } else {
-    gate_wait(&p->phase, phase, SPIN_BARRIER);
+    const int64_t slept = gate_wait(&p->phase, phase, SPIN_BARRIER);
+    if (slept > 0) atomic_fetch_add_explicit(&p->slept, slept, memory_order_relaxed);
   }
 }
 
@@ -123,12 +134,6 @@ INLINE int64_t chunk_size(const worker *w, int64_t items, int rounds) {
   return max_of(1, items / ((int64_t)w->count * rounds));
 }
 
-static int64_t nanoseconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /// Numbers below the normal range count as zero: they mean nothing here and slow arithmetic down.
 INLINE uint32_t flush_subnormals(void) {
 #ifdef __x86_64__
@@ -140,8 +145,8 @@ INLINE uint32_t flush_subnormals(void) {
 #endif
 }
 
-static void walk(pool *p, int32_t index) {
-  const worker w = {p, p->dims, p->scratch, p->local + (int64_t)index * LOCAL_BYTES, index, p->count};
+static void walk(pool *p, int32_t index, int32_t threads) {
+  const worker w = {p, p->dims, p->scratch, p->local + (int64_t)index * LOCAL_BYTES, index, threads};
   // Read once: when the last barrier is passed the caller may already be setting the next step up.
   const launch *launches = p->launches;
   const int32_t count = p->launch_count;
@@ -175,7 +180,7 @@ static void *thread_main(void *argument) {
   for (uint32_t job = 0;; job++) {
     gate_wait(&p->job, job, SPIN_IDLE);
     if (p->stop) return NULL;
-    walk(p, start.index);
+    walk(p, start.index, p->count);
   }
 }
 

@@ -1,4 +1,5 @@
-// GGUF's block formats in panels of 16 rows, at their own bits. A panel is a list of groups of 32 columns; a group holds
+// GGUF's block formats at their own bits, in pairs of panels of 16 rows, group after group of 32 columns. A group holds, of the first panel
+// and then of the second,
 //   the low bits:  8-bit formats: 8 registers of 64 bytes, register j the columns 4j to 4j+3 of 16 rows (row-major within the register);
 //                  others: 4 registers of nibbles, register j the low nibbles of columns 8j to 8j+3 and the high ones of 8j+4 to 8j+7
 //   the high bits: per plane (fifth bit, sixth bit) 8 words of 64 bits, word j the bytes of register j
@@ -9,7 +10,7 @@
 #include "include/cpu/weights.h"
 
 enum { W_Q8_0 = 3, W_Q4_0, W_Q4_1, W_Q5_0, W_Q5_1, W_Q4_K, W_Q5_K, W_Q6_K };
-enum { GROUP_COLUMNS = 32, SUPER_GROUPS = 8, HEADER_BYTES = 64 };
+enum { GROUP_COLUMNS = 32, SUPER_GROUPS = 8, HEADER_BYTES = 64, QUANT_PANELS = 2, PAIR = QUANT_PANELS * PANEL };
 
 INLINE int is_quant(const int f) { return f >= W_Q8_0; }
 INLINE int has_header(const int f) { return f >= W_Q4_K; }
@@ -18,34 +19,40 @@ INLINE int high_planes(const int f) { return f == W_Q6_K ? 2 : f == W_Q5_0 || f 
 /// What a stored number is above the one it means.
 INLINE int quant_offset(const int f) { return f == W_Q8_0 ? 128 : f == W_Q4_0 ? 8 : f == W_Q5_0 ? 16 : f == W_Q6_K ? 32 : 0; }
 INLINE int low_bytes(const int f) { return f == W_Q8_0 ? 512 : 256; }
-INLINE int scales_at(const int f) { return low_bytes(f) + 64 * high_planes(f); }
-INLINE int group_bytes(const int f) { return scales_at(f) + (has_header(f) ? 32 : has_minimum(f) ? 64 : 32); }
-INLINE int64_t quant_panel_bytes(const int f, int64_t k) {
+INLINE int scale_bytes(const int f) { return !has_header(f) && has_minimum(f) ? 64 : 32; }
+/// Bytes of a group of both panels: whole lines of 64, so that every register of weights is one.
+INLINE int group_bytes(const int f) { return QUANT_PANELS * (low_bytes(f) + 64 * high_planes(f) + scale_bytes(f)); }
+INLINE int low_at(const int f, int j) { return j * low_bytes(f); }
+INLINE int high_at(const int f, int j) { return QUANT_PANELS * low_bytes(f) + j * 64 * high_planes(f); }
+INLINE int scales_at(const int f, int j) { return QUANT_PANELS * (low_bytes(f) + 64 * high_planes(f)) + j * scale_bytes(f); }
+/// Bytes of a pair of panels.
+INLINE int64_t pair_bytes(const int f, int64_t k) {
   const int64_t groups = k / GROUP_COLUMNS;
-  return groups * group_bytes(f) + (has_header(f) ? groups / SUPER_GROUPS * HEADER_BYTES : 0);
+  return groups * group_bytes(f) + (has_header(f) ? groups / SUPER_GROUPS * HEADER_BYTES * QUANT_PANELS : 0);
 }
+/// Where a group is in the pair, and the header of panel j that it belongs to.
 INLINE int64_t group_offset(const int f, int64_t g) {
-  return g * group_bytes(f) + (has_header(f) ? (g / SUPER_GROUPS + 1) * HEADER_BYTES : 0);
+  return g * group_bytes(f) + (has_header(f) ? (g / SUPER_GROUPS + 1) * HEADER_BYTES * QUANT_PANELS : 0);
 }
-INLINE int64_t header_offset(const int f, int64_t g) {
-  return g / SUPER_GROUPS * (SUPER_GROUPS * group_bytes(f) + HEADER_BYTES);
+INLINE int64_t header_offset(const int f, int64_t g, int j) {
+  return g / SUPER_GROUPS * (SUPER_GROUPS * group_bytes(f) + HEADER_BYTES * QUANT_PANELS) + j * HEADER_BYTES;
 }
 
 /// Where column c (0 to 31) of a lane is in the low bytes, and whether in the high nibble.
 INLINE int low_place(const int f, int c, int lane) { return f == W_Q8_0 ? c / 4 * 64 + lane * 4 + c % 4 : c / 8 * 64 + lane * 4 + c % 4; }
 
-INLINE int stored_at(const int f, const uint8_t *group, int c, int lane) {
-  int q = group[low_place(f, c, lane)];
+INLINE int stored_at(const int f, const uint8_t *group, int j, int c, int lane) {
+  int q = group[low_at(f, j) + low_place(f, c, lane)];
   if (f == W_Q8_0) return q;
   q = c / 4 % 2 ? q >> 4 : q & 15;
-  for (int p = 0; p < high_planes(f); p++) q |= (group[256 + p * 64 + c / 4 * 8 + (lane * 4 + c % 4) / 8] >> (lane * 4 + c % 4) % 8 & 1) << (4 + p);
+  for (int p = 0; p < high_planes(f); p++) q |= (group[high_at(f, j) + p * 64 + c / 4 * 8 + (lane * 4 + c % 4) / 8] >> (lane * 4 + c % 4) % 8 & 1) << (4 + p);
   return q;
 }
 
 /// Scale and minimum of a lane's columns: w = scale · stored + shift.
-INLINE void scale_of(const int f, const char *panel, int64_t g, int lane, int c, float *scale, float *shift) {
-  const char *group = panel + group_offset(f, g), *at = group + scales_at(f);
-  const uint16_t *halves = (const uint16_t *)at, *header = (const uint16_t *)(panel + header_offset(f, g));
+INLINE void scale_of(const int f, const char *pair, int64_t g, int j, int lane, int c, float *scale, float *shift) {
+  const char *group = pair + group_offset(f, g), *at = group + scales_at(f, j);
+  const uint16_t *halves = (const uint16_t *)at, *header = (const uint16_t *)(pair + header_offset(f, g, j));
   const uint8_t *bytes = (const uint8_t *)at;
   if (f == W_Q6_K) {
     *scale = half_to_float(header[lane]) * (int8_t)bytes[c / 16 * 16 + lane];
@@ -61,25 +68,25 @@ INLINE void scale_of(const int f, const char *panel, int64_t g, int lane, int c,
 
 /// Columns of one row as floats.
 INLINE void quant_row(const int f, const char *w, int64_t columns, int64_t row, float *out) {
-  const char *panel = w + row / PANEL * quant_panel_bytes(f, columns);
-  const int lane = (int)(row % PANEL);
+  const char *pair = w + row / PAIR * pair_bytes(f, columns);
+  const int lane = (int)(row % PANEL), j = (int)(row / PANEL % QUANT_PANELS);
   for (int64_t g = 0; g < columns / GROUP_COLUMNS; g++) {
     for (int c = 0; c < GROUP_COLUMNS; c++) {
       float scale, shift;
-      scale_of(f, panel, g, lane, c, &scale, &shift);
-      *out++ = scale * (float)stored_at(f, (const uint8_t *)panel + group_offset(f, g), c, lane) + shift;
+      scale_of(f, pair, g, j, lane, c, &scale, &shift);
+      *out++ = scale * (float)stored_at(f, (const uint8_t *)pair + group_offset(f, g), j, c, lane) + shift;
     }
   }
 }
 
-/// A group as floats, [32 columns][16 rows]: for machines without the instructions that multiply bytes.
-INLINE void unpack_group(const int f, const char *panel, int64_t g, float *out) {
-  const uint8_t *group = (const uint8_t *)panel + group_offset(f, g);
+/// A group as floats, 32 columns `stride` apart of 16 rows: for machines without the instructions that multiply bytes.
+INLINE void unpack_group(const int f, const char *pair, int64_t g, int j, float *out, int64_t stride) {
+  const uint8_t *group = (const uint8_t *)pair + group_offset(f, g);
   for (int part = 0; part < 2; part++) {
     float scale[PANEL], shift[PANEL];
-    for (int lane = 0; lane < PANEL; lane++) scale_of(f, panel, g, lane, part * 16, &scale[lane], &shift[lane]);
+    for (int lane = 0; lane < PANEL; lane++) scale_of(f, pair, g, j, lane, part * 16, &scale[lane], &shift[lane]);
     for (int c = part * 16; c < part * 16 + 16; c++)
-      for (int lane = 0; lane < PANEL; lane++) out[c * PANEL + lane] = scale[lane] * (float)stored_at(f, group, c, lane) + shift[lane];
+      for (int lane = 0; lane < PANEL; lane++) out[c * stride + lane] = scale[lane] * (float)stored_at(f, group, j, c, lane) + shift[lane];
   }
 }
 
@@ -144,24 +151,24 @@ INLINE int64_t gguf_row_bytes(const int f, int64_t k) {
 
 /// Lays rows of GGUF blocks out in panels; rows past the last have scale 0.
 __attribute__((unused)) static void pack_quant(const int f, const uint8_t *from, char *to, int64_t rows, int64_t columns) {
-  const int64_t panels = ceil_div(rows, PANEL), bytes = quant_panel_bytes(f, columns), row_bytes = gguf_row_bytes(f, columns);
-  memset(to, 0, (size_t)(panels * bytes));
+  const int64_t bytes = pair_bytes(f, columns), row_bytes = gguf_row_bytes(f, columns);
+  memset(to, 0, (size_t)(ceil_div(rows, PAIR) * bytes));
   for (int64_t r = 0; r < rows; r++) {
-    char *panel = to + r / PANEL * bytes;
-    const int lane = (int)(r % PANEL);
+    char *pair = to + r / PAIR * bytes;
+    const int lane = (int)(r % PANEL), j = (int)(r / PANEL % QUANT_PANELS);
     for (int64_t g = 0; g < columns / GROUP_COLUMNS; g++) {
       gguf_group one = {0};
       read_gguf(f, from + r * row_bytes, g, &one);
-      uint8_t *group = (uint8_t *)panel + group_offset(f, g), *bytes_at = group + scales_at(f);
+      uint8_t *group = (uint8_t *)pair + group_offset(f, g), *bytes_at = group + scales_at(f, j);
       for (int c = 0; c < GROUP_COLUMNS; c++) {
         const int bit = lane * 4 + c % 4;
-        uint8_t *low = group + low_place(f, c, lane);
+        uint8_t *low = group + low_at(f, j) + low_place(f, c, lane);
         if (f == W_Q8_0) *low = one.q[c];
         else *low |= (uint8_t)((one.q[c] & 15) << (c / 4 % 2 * 4));
-        for (int p = 0; p < high_planes(f); p++) group[256 + p * 64 + c / 4 * 8 + bit / 8] |= (uint8_t)((one.q[c] >> (4 + p) & 1) << bit % 8);
+        for (int p = 0; p < high_planes(f); p++) group[high_at(f, j) + p * 64 + c / 4 * 8 + bit / 8] |= (uint8_t)((one.q[c] >> (4 + p) & 1) << bit % 8);
       }
       if (has_header(f)) {
-        uint16_t *header = (uint16_t *)(panel + header_offset(f, g));
+        uint16_t *header = (uint16_t *)(pair + header_offset(f, g, j));
         header[lane] = one.scale;
         header[16 + lane] = one.minimum;
         bytes_at[lane] = one.bytes[0];

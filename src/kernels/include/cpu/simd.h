@@ -124,6 +124,16 @@ INLINE float max_in(vf a) {
 #endif
 }
 
+/// Subnormal halves are ordinary floats, so they must not pass through subnormal floats, which count as zero in a step.
+INLINE float half_to_float(uint16_t h) {
+  union { uint32_t u; float f; } v;
+  const uint32_t magnitude = h & 0x7fff;
+  if (magnitude < 0x400) v.f = (float)magnitude * 0x1p-24f;
+  else v.u = (magnitude << 13) + (magnitude >= 0x7c00 ? 0x70000000 : 0x38000000);
+  v.u |= (uint32_t)(h & 0x8000) << 16;
+  return v.f;
+}
+
 /// VL halves in memory → floats.
 INLINE vf load_half(const void *p) {
 #if VL == 16
@@ -133,20 +143,10 @@ INLINE vf load_half(const void *p) {
 #else
   uint16_t h[VL];
   memcpy(h, p, sizeof h);
-  vu bits;
-  for (int i = 0; i < VL; i++) bits[i] = h[i];
-  // The exponent is moved to its place and corrected by a product, which mends subnormals too.
-  const vf value = (vf)((bits & 0x7fff) << 13) * set(0x1p112f);
-  const vu special = (vu)((bits & 0x7c00) == 0x7c00) & 0x7f800000;
-  return (vf)((vu)value | special | ((bits & 0x8000) << 16));
+  vf v;
+  for (int i = 0; i < VL; i++) v[i] = half_to_float(h[i]);
+  return v;
 #endif
-}
-INLINE float half_to_float(uint16_t h) {
-  union { uint32_t u; float f; } v = {(uint32_t)(h & 0x7fff) << 13}, scale = {0x77800000};
-  v.f *= scale.f;
-  if ((h & 0x7c00) == 0x7c00) v.u |= 0x7f800000;
-  v.u |= (uint32_t)(h & 0x8000) << 16;
-  return v.f;
 }
 INLINE float bfloat_to_float(uint16_t h) {
   union { uint32_t u; float f; } v = {(uint32_t)h << 16};

@@ -57,8 +57,9 @@ constexpr TYPERT_DEVICE A maximum(A a, A b) {
 constexpr TYPERT_DEVICE i32 ceilDiv(i32 a, i32 b) { return (a + b - 1) / b; }
 
 TYPERT_DEVICE i32 laneId() { return threadIdx.x & 31; }
-// The same for all lanes of a warp; the shuffle lets the compiler know it.
-TYPERT_DEVICE i32 warpId() { return __shfl_sync(fullMask, threadIdx.x >> 5, 0); }
+TYPERT_DEVICE i32 warpId() { return threadIdx.x >> 5; }
+// The same, as a value that the compiler knows to be one for all lanes. To be called where no lane of the warp is missing.
+TYPERT_DEVICE i32 uniformWarpId() { return __shfl_sync(fullMask, threadIdx.x >> 5, 0); }
 
 TYPERT_DEVICE float infinity() { return __int_as_float(0x7f800000); }
 TYPERT_DEVICE float warpSum(float value) {

@@ -1,0 +1,55 @@
+// Compilers that misbehave: each is told apart from one that works, in words.
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { CompileError } from '../../base/errors.ts';
+import { KernelCache } from './cache.ts';
+import { ccCompiler, cpuFlags, findCCompiler, searchCCompiler } from './cc-compiler.ts';
+import { mapTree } from './sources.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'typert-cc-test-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function script(name: string, body: string, mode = 0o755): string {
+  const path = join(folder, name);
+  writeFileSync(path, `#!/bin/sh\n${body}\n`);
+  chmodSync(path, mode);
+  return path;
+}
+
+describe('searchCCompiler', () => {
+  test.each([
+    ['missing', join(folder, 'nowhere'), 'not found'],
+    ['not executable', script('plain', 'exit 0', 0o644), 'not executable'],
+    ['hanging', script('hang', 'exec sleep 30'), 'no answer in 0.5 s'],
+    ['failing', script('fail', 'echo broken installation >&2; exit 3'), 'exit status 3, broken installation'],
+    ['unable to compile', script('half', '[ "$1" = --version ] && echo half 1.0 || exit 1'), 'does not compile'],
+    ['lying', script('liar', 'echo liar 1.0'), 'wrote nothing'],
+  ])('%s', (_name, command, words) => {
+    const found = searchCCompiler([command], 500);
+    expect(found).toBeInstanceOf(Error);
+    expect((found as Error).message).toContain(words);
+  });
+
+  test('goes on to the next', () => {
+    const working = findCCompiler();
+    if (working instanceof Error) return;
+    const found = searchCCompiler([join(folder, 'nowhere'), working.command], 10_000);
+    expect(found).toEqual(working);
+  });
+});
+
+describe('ccCompiler', () => {
+  test('a kernel that does not compile is a typed error with the compiler’s words, and leaves no binary', async () => {
+    const working = findCCompiler();
+    if (working instanceof Error) return;
+    const cacheDir = join(folder, 'cache');
+    mkdirSync(cacheDir);
+    const cache = new KernelCache(cacheDir, ccCompiler(working), mapTree(new Map()));
+    const made = cache.get({ name: 'bad', stub: 'int f(void) { return nothing; }\n', flags: cpuFlags });
+    await expect(made).rejects.toThrow(CompileError);
+    await expect(made).rejects.toThrow(/nothing/);
+    expect(readdirSync(cacheDir)).toEqual(['failed']);
+  });
+});

@@ -1,0 +1,396 @@
+// One graph that holds every op many times over, with sizes that do not fit any vector, views into wider tensors and every weight format; and the
+// seeded data that it runs on. Run on two targets, the results must agree.
+import { byteLength, type DType, isBlockDType, toBFloat16Bits, toFloat16Bits } from '../../src/base/dtype.ts';
+import { evaluate } from '../../src/base/expr.ts';
+import { type Graph, GraphBuilder, type NodeInputs, type Value } from '../../src/define/graph/graph.ts';
+import type { Activation, Op, OpAttrs } from '../../src/define/graph/ops.ts';
+
+/** A small generator of numbers (mulberry32), so that every run sees the same data. */
+export function random(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+export interface Conformance {
+  readonly graph: Graph;
+  readonly weights: ReadonlyMap<string, Uint8Array>;
+  readonly inputs: ReadonlyMap<string, Float32Array | Int32Array>;
+  /** Allowed |Δ| of an output, as a share of the largest magnitude in it (at least 0.1). */
+  readonly tolerances: ReadonlyMap<string, number>;
+}
+
+const count = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+/** Random bytes that are a tensor of `dtype`: scales of block formats are kept small and finite. */
+function weightBytes(dtype: DType, shape: readonly number[], next: () => number): Uint8Array {
+  const n = count(shape);
+  const bytes = new Uint8Array(byteLength(dtype, n));
+  if (isBlockDType(dtype)) {
+    for (let i = 0; i < bytes.length; i++) bytes[i] = Math.floor(next() * 256);
+    const half = (at: number) => {
+      const bits = toFloat16Bits((next() - 0.3) * 0.02);
+      bytes[at] = bits & 255;
+      bytes[at + 1] = bits >> 8;
+    };
+    const unit = { q4_0: 18, q4_1: 20, q5_0: 22, q5_1: 24, q8_0: 34, q4_k: 144, q5_k: 176, q6_k: 210 }[dtype as 'q4_0'];
+    for (let at = 0; at < bytes.length; at += unit) {
+      if (dtype === 'q6_k') half(at + 208);
+      else half(at);
+      if (dtype === 'q4_1' || dtype === 'q5_1' || dtype === 'q4_k' || dtype === 'q5_k') half(at + 2);
+    }
+    return bytes;
+  }
+  const view = new DataView(bytes.buffer);
+  for (let i = 0; i < n; i++) {
+    const value = next() * 2 - 1;
+    if (dtype === 'float32') view.setFloat32(i * 4, value, true);
+    else view.setUint16(i * 2, dtype === 'bfloat16' ? toBFloat16Bits(value) : toFloat16Bits(value), true);
+  }
+  return bytes;
+}
+
+export class CaseBuilder {
+  readonly builder = new GraphBuilder('conformance');
+  readonly weights = new Map<string, Uint8Array>();
+  readonly inputs = new Map<string, Float32Array | Int32Array>();
+  readonly outputs: Record<string, Value> = {};
+  readonly tolerances = new Map<string, number>();
+  readonly next: () => number;
+  #names = 0;
+
+  constructor(seed: number) {
+    this.next = random(seed);
+  }
+
+  name(text: string): string {
+    return `${text}.${this.#names++}`;
+  }
+
+  weight(dtype: DType, shape: readonly number[]): Value {
+    const name = this.name(`weight.${dtype}`);
+    this.weights.set(name, weightBytes(dtype, shape, this.next));
+    return this.builder.weight(name, dtype, shape, { kind: 'source', name });
+  }
+
+  floats(shape: readonly number[], scale = 2): Value {
+    const name = this.name('x');
+    this.inputs.set(
+      name,
+      Float32Array.from({ length: count(shape) }, () => (this.next() * 2 - 1) * scale),
+    );
+    return this.builder.input(name, 'float32', shape);
+  }
+
+  ints(values: readonly number[], shape: readonly number[] = [values.length]): Value {
+    const name = this.name('ids');
+    this.inputs.set(name, Int32Array.from(values));
+    return this.builder.input(name, 'int32', shape);
+  }
+
+  /** A tensor that is a window into a wider one; views are made of activations, so the wide one is a copy. */
+  view(rows: number, columns: number, wide: number, start: number): Value {
+    const base = this.builder.op('scale', this.name('wide'), { x: this.floats([rows, wide]) }, { factor: 1 });
+    return this.builder.op('slice', this.name('view'), { x: base.y! }, { start, size: columns }).y!;
+  }
+
+  /** Adds the op and asks for all its outputs. */
+  check<K extends Op>(op: K, label: string, inputs: NodeInputs, attrs: OpAttrs[K], tolerance = 2e-5): Value {
+    const scope = this.name(`${op} ${label}`);
+    const made = this.builder.op(op, scope, inputs, attrs);
+    for (const [name, value] of Object.entries(made)) {
+      this.outputs[`${scope} ${name}`] = value;
+      this.tolerances.set(`${scope} ${name}`, value.dtype === 'int32' ? 0 : tolerance);
+    }
+    return Object.values(made)[0]!;
+  }
+
+  finish(): Conformance {
+    return {
+      graph: this.builder.finish(this.outputs),
+      weights: this.weights,
+      inputs: this.inputs,
+      tolerances: this.tolerances,
+    };
+  }
+}
+
+const activations: readonly Activation[] = [
+  'silu',
+  'gelu',
+  'gelu_tanh',
+  'quick_gelu',
+  'relu',
+  'relu2',
+  'sigmoid',
+  'tanh',
+];
+const blockDTypes: readonly DType[] = ['q8_0', 'q4_0', 'q4_1', 'q5_0', 'q5_1', 'q4_k', 'q5_k', 'q6_k'];
+
+export function pointCases(c: CaseBuilder): void {
+  for (const [rows, columns] of [
+    [1, 1],
+    [3, 17],
+    [2, 64],
+    [5, 333],
+    [1, 5000],
+  ] as const) {
+    const label = `${rows}x${columns}`;
+    const x = () => c.floats([rows, columns], 6);
+    for (const kind of activations) c.check('activation', `${kind} ${label}`, { x: x() }, { kind });
+    c.check(
+      'gated',
+      label,
+      { gate: c.view(rows, columns, columns + 7, 3), up: c.view(rows, columns, columns + 20, 11) },
+      { kind: 'silu' },
+    );
+    c.check('add', label, { a: x(), b: c.view(rows, columns, columns + 5, 1) }, {});
+    c.check('mul', label, { a: x(), b: x() }, {});
+    c.check('scale', label, { x: x() }, { factor: 0.37 });
+    c.check('softcap', label, { x: c.view(rows, columns, columns * 2, columns) }, { cap: 3 });
+    c.check('rmsnorm', label, { x: x(), weight: c.weight('float32', [columns]) }, { eps: 1e-5, weightOffset: 1 });
+    c.check(
+      'rmsnorm',
+      `${label} residual`,
+      { x: c.view(rows, columns, columns + 9, 4), weight: c.weight('bfloat16', [columns]), residual: x() },
+      { eps: 1e-6, weightOffset: 0 },
+    );
+    c.check(
+      'layernorm',
+      label,
+      { x: x(), weight: c.weight('float16', [columns]), bias: c.weight('float32', [columns]), residual: x() },
+      { eps: 1e-5 },
+      1e-4,
+    );
+    c.check(
+      'gatherRows',
+      label,
+      { x: c.view(rows, columns, columns + 3, 2), rows: c.ints([rows - 1, 0, rows - 1]) },
+      {},
+    );
+  }
+}
+
+export function matmulCases(c: CaseBuilder, rows: readonly number[]): void {
+  for (const m of rows) {
+    for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
+      for (const [n, k] of [
+        [1, 1],
+        [16, 33],
+        [65, 64],
+        [130, 257],
+        [64, 1100],
+      ] as const)
+        c.check(
+          'matmul',
+          `${dtype} ${m}x${k}x${n}`,
+          { x: c.view(m, k, k + 5, 2), weight: c.weight(dtype, [n, k]), bias: c.weight('float32', [n]) },
+          {},
+        );
+    }
+    for (const dtype of blockDTypes) {
+      // Activations are bytes there: a hundredth of the range is what that costs.
+      for (const [n, k] of [
+        [1, 256],
+        [33, 512],
+        [70, 768],
+      ] as const)
+        c.check(
+          'matmul',
+          `${dtype} ${m}x${k}x${n}`,
+          { x: c.floats([m, k]), weight: c.weight(dtype, [n, k]) },
+          {},
+          1.5e-2,
+        );
+    }
+  }
+  for (const dtype of [...blockDTypes, 'float32', 'bfloat16', 'float16'] as const)
+    c.check(
+      'embedding',
+      dtype,
+      { ids: c.ints([4, 0, 36, 4]), table: c.weight(dtype, [37, 256]) },
+      { dtype: 'float32' },
+      1e-6,
+    );
+}
+
+export function moeCases(c: CaseBuilder): void {
+  for (const [tokens, experts, topK, hidden, inner] of [
+    [1, 4, 2, 32, 48],
+    [37, 8, 3, 65, 33],
+    [5, 2, 1, 256, 64],
+  ] as const) {
+    const label = `${tokens} tokens ${experts} experts`;
+    for (const scoring of ['softmax', 'sigmoid'] as const)
+      c.check(
+        'moeRoute',
+        `${label} ${scoring}`,
+        { logits: c.floats([tokens, experts]), bias: c.weight('float32', [experts]) },
+        { topK, scoring, normalize: scoring === 'softmax', scale: 1.5 },
+      );
+    const routed = c.builder.op(
+      'moeRoute',
+      c.name('route'),
+      { logits: c.floats([tokens, experts]) },
+      { topK, scoring: 'softmax', normalize: true, scale: 1 },
+    );
+    const weights = { weights: routed.weights, experts: routed.experts };
+    c.check(
+      'moeExperts',
+      label,
+      {
+        x: c.floats([tokens, hidden]),
+        ...weights,
+        gateUp: c.weight('bfloat16', [experts, 2 * inner, hidden]),
+        down: c.weight('float32', [experts, hidden, inner]),
+      },
+      { kind: 'silu' },
+      1e-4,
+    );
+    if (hidden % 256 === 0)
+      c.check(
+        'moeExperts',
+        `${label} blocks`,
+        {
+          x: c.floats([tokens, hidden]),
+          ...weights,
+          gateUp: c.weight('q4_0', [experts, 2 * inner, hidden]),
+          down: c.weight('q8_0', [experts, hidden, inner]),
+        },
+        { kind: 'gelu' },
+        1.5e-2,
+      );
+  }
+}
+
+/** Rows of logits under every filter and some of them together; the draws are the same on every target, so the tokens are. */
+export function sampleCases(c: CaseBuilder): void {
+  const filters = [
+    { temperature: 0, topK: 0, topP: 1, minP: 0 },
+    { temperature: 1, topK: 0, topP: 1, minP: 0 },
+    { temperature: 0.7, topK: 5, topP: 1, minP: 0 },
+    { temperature: 1.3, topK: 0, topP: 0.9, minP: 0 },
+    { temperature: 1, topK: 0, topP: 1, minP: 0.1 },
+    { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.02 },
+    { temperature: 5, topK: 0, topP: 0.999, minP: 0 },
+    { temperature: 1, topK: 1, topP: 1, minP: 0 },
+  ];
+  for (const vocab of [7, 1000, 4099]) {
+    const rows = Array.from({ length: 5 * filters.length }, (_, i) => filters[i % filters.length]!);
+    const numbers = (name: 'temperature' | 'topP' | 'minP') => {
+      const value = c.floats([rows.length]);
+      c.inputs.set(
+        value.name,
+        Float32Array.from(rows, (row) => row[name]),
+      );
+      return value;
+    };
+    const words = () => c.ints(rows.map(() => Math.floor(c.next() * 4294967296) | 0));
+    c.check(
+      'sample',
+      `vocabulary of ${vocab}`,
+      {
+        logits: c.floats([rows.length, vocab], 8),
+        temperature: numbers('temperature'),
+        topK: c.ints(rows.map(({ topK }) => topK)),
+        topP: numbers('topP'),
+        minP: numbers('minP'),
+        seedLow: words(),
+        seedHigh: words(),
+        counter: c.ints(rows.map((_, i) => i)),
+      },
+      {},
+    );
+  }
+}
+
+/** Requests of a step: how many of each one's tokens are computed now, from an empty cache. */
+export function attentionCases(c: CaseBuilder, tokensPerBlock: number): void {
+  const lengths = [1, 19, 70, 5];
+  const tokens = lengths.reduce((a, b) => a + b, 0);
+  const perSequence = Math.ceil(Math.max(...lengths) / tokensPerBlock);
+  const positions = lengths.flatMap((n) => Array.from({ length: n }, (_, i) => i));
+  // Blocks of a sequence stand in descending order, so that none is where a contiguous cache would have it.
+  const tables = lengths.flatMap((_, r) =>
+    Array.from({ length: perSequence }, (_, i) => r * perSequence + perSequence - 1 - i),
+  );
+  const slots = lengths.flatMap((n, r) =>
+    Array.from(
+      { length: n },
+      (_, p) => tables[r * perSequence + Math.floor(p / tokensPerBlock)]! * tokensPerBlock + (p % tokensPerBlock),
+    ),
+  );
+  const offsets = [0];
+  for (const n of lengths) offsets.push(offsets.at(-1)! + n);
+  const at = c.ints(positions);
+  const step = {
+    positions: at,
+    requestOffsets: c.ints(offsets),
+    contextLengths: c.ints(lengths),
+    blockTables: c.ints(tables, [lengths.length, perSequence]),
+  };
+  const cacheSlots = c.ints(slots);
+  const shapes = [
+    { numHeads: 4, numKvHeads: 2, headDim: 64, valueDim: 64 },
+    { numHeads: 3, numKvHeads: 3, headDim: 80, valueDim: 80, window: 17 },
+    { numHeads: 14, numKvHeads: 2, headDim: 24, valueDim: 40, softcap: 5, sinks: true },
+    { numHeads: 8, numKvHeads: 1, headDim: 128, valueDim: 128, chunk: 16, norm: 'rms' },
+    { numHeads: 2, numKvHeads: 1, headDim: 256, valueDim: 256, slopes: true, norm: 'layer' },
+    { numHeads: 2, numKvHeads: 2, headDim: 5, valueDim: 3 },
+  ] as const;
+  shapes.forEach((shape, layer) => {
+    const { numHeads, numKvHeads, headDim, valueDim } = shape;
+    const heads = { layer, numHeads, numKvHeads, headDim, valueDim };
+    const label = `${numHeads}/${numKvHeads} heads of ${headDim}`;
+    c.builder.cache({ layer, numKvHeads, headDim, valueDim });
+    const rotaryDim = headDim < 8 ? 0 : layer === 1 ? 32 : headDim;
+    const q = c.view(tokens, numHeads * headDim, numHeads * headDim + 10, 3);
+    const normed = 'norm' in shape;
+    const roped = c.check(
+      'ropeCache',
+      label,
+      {
+        q,
+        k: c.floats([tokens, numKvHeads * headDim]),
+        v: c.floats([tokens, numKvHeads * valueDim]),
+        qNorm: normed ? c.weight('float32', [headDim]) : undefined,
+        kNorm: normed ? c.weight('float32', [headDim]) : undefined,
+        frequencies: rotaryDim === 0 ? undefined : c.weight('float32', [rotaryDim / 2]),
+        positions: at,
+        cacheSlots,
+      },
+      {
+        ...heads,
+        ...(normed ? { norm: { kind: shape.norm, eps: 1e-6, weightOffset: 0 } } : {}),
+        ...(rotaryDim === 0
+          ? {}
+          : { rope: { rotaryDim, style: layer % 2 === 0 ? 'half' : 'interleaved', attentionFactor: 1.1 } }),
+      },
+    );
+    c.check(
+      'pagedAttention',
+      label,
+      {
+        q: roped,
+        sinks: 'sinks' in shape ? c.weight('float32', [numHeads]) : undefined,
+        slopes: 'slopes' in shape ? c.weight('float32', [numHeads]) : undefined,
+        ...step,
+      },
+      {
+        ...heads,
+        scale: headDim ** -0.5,
+        ...('window' in shape ? { window: shape.window } : {}),
+        ...('chunk' in shape ? { chunk: shape.chunk } : {}),
+        ...('softcap' in shape ? { softcap: shape.softcap } : {}),
+      },
+    );
+  });
+}
+
+export function elementsOf(value: Value): number {
+  return value.shape.reduce<number>((n, dim) => n * evaluate(dim, { T: 1, R: 1, L: 1 }), 1);
+}

@@ -1,0 +1,157 @@
+// Every kernel template compiles for every architecture TypeRT serves, with no GPU: NVRTC alone, fetched by `node scripts/cuda-tools.mjs`.
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import type { FloatDType } from '../../src/base/dtype.ts';
+import {
+  type AttentionProblem,
+  attentionKernel,
+  decodeCandidates,
+  prefillCandidates,
+} from '../../src/kernels/attention/cuda.ts';
+import { ropeCacheLaunch } from '../../src/kernels/attention/cuda-rope.ts';
+import { type CudaArch, type CudaKernel, cudaArchFlag, cudaStub } from '../../src/kernels/cuda-kernel.ts';
+import { copyBlocksLaunch, gatherLaunch } from '../../src/kernels/gather/cuda.ts';
+import { type MatmulProblem, matmulCandidates, matmulKernel } from '../../src/kernels/matmul/cuda.ts';
+import { expertsLaunches, routeLaunch } from '../../src/kernels/moe/cuda.ts';
+import { normLaunch } from '../../src/kernels/norm/cuda.ts';
+import { pointwiseLaunch } from '../../src/kernels/pointwise/cuda.ts';
+import { sampleLaunch } from '../../src/kernels/sample/cuda.ts';
+import { Nvrtc } from '../../src/targets/ffi/nvrtc.ts';
+import { KernelCache } from '../../src/targets/jit/cache.ts';
+import { cudaFlags, nvrtcCompiler } from '../../src/targets/jit/nvrtc-compiler.ts';
+import { packageKernels } from '../../src/targets/jit/sources.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const nvrtc = Nvrtc.find([`${root}/.cuda/nvidia/cu13/lib`]);
+const archs: readonly CudaArch[] = [
+  { sm: 80, multiprocessors: 108, maxSharedBytes: 166912 },
+  { sm: 86, multiprocessors: 82, maxSharedBytes: 101376 },
+  { sm: 89, multiprocessors: 128, maxSharedBytes: 101376 },
+  { sm: 90, multiprocessors: 132, maxSharedBytes: 232448 },
+  { sm: 100, multiprocessors: 148, maxSharedBytes: 232448 },
+  { sm: 120, multiprocessors: 170, maxSharedBytes: 101376 },
+];
+
+/** One kernel of each template and each of its flags, as the heuristics choose them on that architecture. */
+function kernels(arch: CudaArch): CudaKernel[] {
+  const found = new Map<string, CudaKernel>();
+  const add = (kernel: CudaKernel): void => void found.set(kernel.name, kernel);
+  const matmul = (dtype: FloatDType, m: number, gated: boolean, n = 4096): void => {
+    const problem: MatmulProblem = {
+      dtype,
+      m,
+      n,
+      k: 4096,
+      ldx: 4096,
+      ldy: n,
+      bias: true,
+      residual: true,
+      gated,
+      activation: gated ? 'silu' : 'none',
+    };
+    add(matmulKernel(problem, matmulCandidates(problem, arch)[0]!));
+  };
+  for (const m of [1, 12, 64, 200, 4096]) {
+    matmul('bfloat16', m, false);
+    matmul('float16', m, true);
+  }
+  for (const m of [1, 5, 64]) matmul('float32', m, m === 5);
+  for (const [dtype, headDim, flags] of [
+    ['bfloat16', 128, false],
+    ['float16', 64, true],
+    ['bfloat16', 80, true],
+    ['float16', 256, false],
+    ['float32', 48, true],
+  ] as const) {
+    const problem: AttentionProblem = {
+      dtype,
+      tokens: 8,
+      requests: 8,
+      heads: 8,
+      kvHeads: 2,
+      headDim,
+      ldq: 8 * headDim,
+      ldy: 8 * headDim,
+      tokensPerBlock: 32,
+      maxBlocksPerSequence: 64,
+      numBlocks: 512,
+      scale: 1,
+      sinks: flags,
+      alibi: flags,
+      ...(flags ? { softcap: 30, window: 128 } : {}),
+    };
+    for (const config of [decodeCandidates(problem, arch)[0]!, ...prefillCandidates(problem, arch)])
+      add(attentionKernel(problem, config));
+  }
+  const strides = { ldx: 512, ldr: 512, lds: 512, ldy: 512 };
+  const norm = { rows: 1, eps: 1e-5, weightOffset: 0, weight: true, bias: false, residual: true, ...strides };
+  add(normLaunch({ ...norm, kind: 'rms', dtype: 'bfloat16', columns: 4096 }).kernel);
+  add(normLaunch({ ...norm, kind: 'layer', dtype: 'float32', columns: 768 }).kernel);
+  add(normLaunch({ ...norm, kind: 'layer', dtype: 'float16', columns: 100 }).kernel);
+  const heads = { numHeads: 8, numKvHeads: 2, headDim: 128, valueDim: 128 };
+  const rope = { tokens: 1, ldq: 1024, ldk: 256, ldv: 256, ldy: 1024, tokensPerBlock: 32 };
+  const rotation = { rotaryDim: 64, attentionFactor: 1 };
+  const headNorm = { kind: 'rms', eps: 1e-6, weightOffset: 0 } as const;
+  add(
+    ropeCacheLaunch({
+      ...rope,
+      dtype: 'bfloat16',
+      attrs: { ...heads, norm: headNorm, rope: { ...rotation, style: 'half' } },
+    }).kernel,
+  );
+  add(
+    ropeCacheLaunch({ ...rope, dtype: 'float32', attrs: { ...heads, rope: { ...rotation, style: 'interleaved' } } })
+      .kernel,
+  );
+  const gather = { rows: 1, columns: 64, tableRows: 9, ldt: 64, ldy: 64 };
+  add(gatherLaunch({ ...gather, dtype: 'bfloat16', tableDType: 'bfloat16' }).kernel);
+  add(gatherLaunch({ ...gather, dtype: 'float32', tableDType: 'float16' }).kernel);
+  add(copyBlocksLaunch(1, 4096).kernel);
+  const point = { rows: 1, columns: 64, lda: 64, ldb: 64, ldy: 64, factor: 1 };
+  for (const op of ['gated', 'activation', 'add', 'mul', 'scale', 'softcap'] as const)
+    add(pointwiseLaunch({ ...point, op, activation: 'gelu_tanh', dtype: 'bfloat16' }, arch).kernel);
+  for (const dtype of ['bfloat16', 'float32'] as const)
+    add(sampleLaunch({ dtype, rows: 1, vocab: 1000, ld: 1000 }).kernel);
+  const route = { tokens: 1, experts: 8, ld: 8, topK: 2, normalize: true, scale: 1, bias: true };
+  add(routeLaunch({ ...route, dtype: 'bfloat16', scoring: 'softmax' }).kernel);
+  add(routeLaunch({ ...route, dtype: 'float32', scoring: 'sigmoid' }).kernel);
+  for (const { kernel } of expertsLaunches({
+    dtype: 'bfloat16',
+    activation: 'silu',
+    tokens: 1,
+    topK: 2,
+    hidden: 64,
+    inner: 64,
+    ldx: 64,
+    ldy: 64,
+  }))
+    add(kernel);
+  return [...found.values()];
+}
+
+describe.skipIf(nvrtc === undefined)('CUDA kernels compile', () => {
+  // Compiled kernels stay in the project's ignored folder: a second run compiles what changed.
+  const folder = `${root}/.cuda/kernels`;
+
+  test.each(archs)(
+    'for sm_$sm',
+    async (arch) => {
+      mkdirSync(folder, { recursive: true });
+      const cache = new KernelCache(folder, nvrtcCompiler(nvrtc!), packageKernels());
+      const flags = cudaFlags(cudaArchFlag(arch.sm));
+      for (const kernel of kernels(arch)) {
+        const { binary } = await cache.get({ name: kernel.name, stub: cudaStub(kernel), flags });
+        expect(binary.length, kernel.name).toBeGreaterThan(1000);
+      }
+    },
+    600_000,
+  );
+});
+
+test.runIf(nvrtc === undefined)(
+  'CUDA kernels compile: skipped, NVRTC was not found (node scripts/cuda-tools.mjs)',
+  () => {
+    expect(nvrtc).toBeUndefined();
+  },
+);
