@@ -1,6 +1,6 @@
 // Every golden case on the GPU: whole prompt in one step, and token by token; float32 within 1e-3 of the range, bfloat16 and float16 within a wider one.
-// node test/gpu/goldens.ts [case…]   (needs a GPU; vitest's fidelity suite covers the same once the target is listed)
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+// node test/gpu/goldens.ts [case…]   (needs a GPU; without vitest, which a bare GPU machine may lack)
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openResources } from '../../src/base/dispose.ts';
@@ -8,19 +8,17 @@ import { buildEngine } from '../../src/compile/build.ts';
 import { openCheckpoint } from '../../src/define/checkpoint/open.ts';
 import { openSession } from '../../src/run/session/open.ts';
 import { cudaTarget } from '../../src/targets/cuda/target.ts';
-import { targets } from '../../src/targets/index.ts';
-import type { Target } from '../../src/targets/target.ts';
+import { decoderCases } from '../support/cases.ts';
 import { goldenPath, readGolden } from '../support/golden.ts';
 import { argmax, RaggedDriver } from '../support/ragged.ts';
 
-if (!targets.includes(cudaTarget)) (targets as Target[]).unshift(cudaTarget);
 const status = cudaTarget.probe();
 console.log(`cuda: ${status.detail}`);
 if (!status.available) process.exit(0);
 
 const folder = mkdtempSync(join(tmpdir(), 'typert-gpu-'));
 const asked = process.argv.slice(2);
-const cases = asked.length > 0 ? asked : readdirSync(goldenPath('.')).filter((name) => name !== 'gguf');
+const cases = asked.length > 0 ? asked : decoderCases;
 let failures = 0;
 for (const name of cases) {
   for (const [dtype, limit] of [
