@@ -84,7 +84,7 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
   const bound = bindModel(model, checkpoint, maxSeqLen, enginePolicy(dtype, target.keepsBlocks));
   const traced = traceModel(bound, { name: config.architecture, dtype, maxBlocksPerSequence });
   stages.set('trace', traced);
-  const graph = runPipeline(traced, (pass, after) => {
+  const graph = runPipeline(traced, target.epilogues, (pass, after) => {
     stages.set(pass.name, after);
     debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
   });

@@ -5,6 +5,9 @@ import type { AnyNode } from '../define/graph/graph.ts';
 import type { KernelChoice, Phase, Plan } from './plan.ts';
 
 /** The targets there can be. */
+/** What a target's kernels can compute besides their op; passes that ask for it run only where it is there. */
+export type Epilogue = 'gated-matmul';
+
 export type TargetName = 'reference' | 'cpu' | 'cuda';
 
 /** Whether a target works here, for `doctor` and for `target: 'auto'`. */
@@ -23,6 +26,8 @@ export interface Target {
   storageBytes(dtype: DType): number;
   /** Whether weights of a block format run as they are (else they are unpacked at build). */
   keepsBlocks(dtype: DType): boolean;
+  /** Epilogues that its kernels have. */
+  readonly epilogues: readonly Epilogue[];
   /** The kernel for a node, or undefined when the target has none (the compiler then reports the op). */
   select(node: AnyNode): KernelChoice | undefined;
   /** Compiles what the plan needs into the kernel cache at build, so that opening the engine finds it there. */

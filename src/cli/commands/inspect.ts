@@ -116,7 +116,7 @@ function inspectCompiled(
   storageBytes: (dtype: Plan['dtype']) => number,
 ): string {
   if (flags.passes)
-    return `${['trace', ...pipeline.map(({ name }) => name)].map((name) => `${name.padEnd(20)} ${String(stages.get(name)!.nodes.length).padStart(5)} nodes  ${pipeline.find((pass) => pass.name === name)?.does ?? 'the model as it is written'}`).join('\n')}\n`;
+    return `${[...stages].map(([name, stage]) => `${name.padEnd(20)} ${String(stage.nodes.length).padStart(5)} nodes  ${pipeline.find((pass) => pass.name === name)?.does ?? 'the model as it is written'}`).join('\n')}\n`;
   if (flags.graph !== undefined) {
     const stage = stages.get(flags.graph);
     if (stage === undefined)

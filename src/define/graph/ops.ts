@@ -12,8 +12,11 @@ export type Activation = 'silu' | 'gelu' | 'gelu_tanh' | 'quick_gelu' | 'relu' |
 export interface OpAttrs {
   /** y[t] = table[ids[t]] */
   embedding: { readonly dtype: FloatDType };
-  /** y = x · weightᵀ + bias; x [M, K], weight [N, K], bias [N] */
-  matmul: Record<never, never>;
+  /**
+   * y = x · weightᵀ + bias; x [M, K], weight [N, K], bias [N]. With `gated` the weight stacks gate over up and y [M, N/2] is
+   * activation(gate) · up: an epilogue that the compiler asks of targets that have it.
+   */
+  matmul: { readonly gated?: Activation };
   /** y = x / rms(x) · (weight + weightOffset) over groups of `size` columns; with a residual, x + residual is normed and also put out. Zhang & Sennrich 2019. */
   rmsnorm: { readonly eps: number; readonly weightOffset: number };
   /** y = (x − mean) / √(var + eps) · weight + bias; with a residual as `rmsnorm`. Ba et al. 2016. */
@@ -160,12 +163,14 @@ export const ops: OpTable = {
   },
   matmul: {
     inputs: ['x', 'weight', 'bias?'],
-    infer: (inputs, _attrs, rule) => {
+    infer: (inputs, { gated }, rule) => {
       const x = activationInput(inputs, 'x', rule);
       const weight = rank(need(inputs, 'weight', rule), 2, 'weight', rule);
       expectDim(weight.shape[1], width(x), 'columns of weight', rule);
-      vector(inputs, 'bias', weight.shape[0]!, rule);
-      return { y: { dtype: x.dtype, shape: [x.shape[0]!, weight.shape[0]!] } };
+      const rows = weight.shape[0] as number;
+      vector(inputs, 'bias', rows, rule);
+      if (gated !== undefined && rows % 2 !== 0) rule.fail('an even number of rows of a gated weight', String(rows));
+      return { y: { dtype: x.dtype, shape: [x.shape[0]!, gated === undefined ? rows : rows / 2] } };
     },
   },
   rmsnorm: { inputs: ['x', 'weight?', 'residual?'], infer: (inputs, _attrs, rule) => norm(inputs, rule) },

@@ -1,4 +1,5 @@
 // y = x · weightᵀ + bias, in double precision, four rows of x at a time so that a weight is read once for them.
+import { activations } from '../pointwise/reference.ts';
 import type { ReferenceKernel } from '../reference.ts';
 
 /** Inner products of `rows` (1 to 4) rows of x with one row of the weight; the result is left in `sums`. */
@@ -74,10 +75,30 @@ export function multiply(
   }
 }
 
-export const matmul: ReferenceKernel<'matmul'> = (args) => {
+export const matmul: ReferenceKernel<'matmul'> = (args, { gated }) => {
   const x = args.tensor('x');
   const weight = args.tensor('weight');
   const y = args.tensor('y');
   const [n, k] = weight.shape as [number, number];
+  if (gated !== undefined) {
+    const both = new Float32Array(n);
+    const [activate, half] = [activations[gated], n / 2];
+    for (let row = 0; row < x.shape[0]!; row++) {
+      multiply(
+        x.data.subarray(row * x.stride),
+        x.stride,
+        1,
+        weight.data,
+        0,
+        n,
+        k,
+        args.optional('bias')?.data,
+        both,
+        n,
+      );
+      for (let i = 0; i < half; i++) y.data[row * y.stride + i] = Math.fround(activate(both[i]!)) * both[half + i]!;
+    }
+    return;
+  }
   multiply(x.data, x.stride, x.shape[0]!, weight.data, 0, n, k, args.optional('bias')?.data, y.data, y.stride);
 };

@@ -32,6 +32,7 @@ export const cpuTarget: Target = {
   computeDType: () => 'float32',
   storageBytes: () => 4,
   keepsBlocks: (dtype) => weightFormats[dtype] !== undefined,
+  epilogues: [],
   select(node) {
     if (!Object.hasOwn(cpuKernels, node.op)) return undefined;
     const kernel = cpuKernels[node.op as KernelOp];

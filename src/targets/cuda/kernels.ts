@@ -1,6 +1,6 @@
 // How each op of a plan becomes launches on CUDA: sizes of the step at hand in, plain launches out.
 import type { FloatDType } from '../../base/dtype.ts';
-import type { Activation, Op, OpAttrs } from '../../define/graph/ops.ts';
+import type { Op, OpAttrs } from '../../define/graph/ops.ts';
 import {
   type AttentionConfig,
   type AttentionProblem,
@@ -74,41 +74,22 @@ export function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: 
   return bind(matmulLaunch(problem, config, step.arch), { ...buffers, ...workspace });
 }
 
-const matmul: Maker<'matmul'> = (step) => {
+const matmul: Maker<'matmul'> = (step, { gated }) => {
   const [x, w, y] = [step.tensor('x'), step.tensor('weight'), step.tensor('y')];
   const problem: MatmulProblem = {
     dtype: step.dtype,
     m: x.rows,
-    n: w.rows,
+    n: y.columns,
     k: w.columns,
     ldx: x.stride,
     ldy: y.stride,
     bias: step.optional('bias') !== undefined,
     residual: false,
-    gated: false,
-    activation: 'none',
+    gated: gated !== undefined,
+    activation: gated ?? 'none',
   };
   return matmulLaunches(step, problem, pointers(step, { x: 'x', w: 'weight', bias: 'bias', y: 'y' }));
 };
-
-/** A product with a stacked weight [gate; up] that computes the gated activation as well; y is dense. */
-export function gatedMatmul(step: StepView, activation: Activation, y: DevicePtr): readonly BoundLaunch[] {
-  const [x, w] = [step.tensor('x'), step.tensor('weight')];
-  const n = w.rows / 2;
-  const problem: MatmulProblem = {
-    dtype: step.dtype,
-    m: x.rows,
-    n,
-    k: w.columns,
-    ldx: x.stride,
-    ldy: n,
-    bias: step.optional('bias') !== undefined,
-    residual: false,
-    gated: true,
-    activation,
-  };
-  return matmulLaunches(step, problem, { ...pointers(step, { x: 'x', w: 'weight', bias: 'bias' }), y });
-}
 
 function norm(kind: 'rms' | 'layer', step: StepView, eps: number, weightOffset: number): readonly BoundLaunch[] {
   const [x, y] = [step.tensor('x'), step.tensor('y')];

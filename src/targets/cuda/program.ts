@@ -18,8 +18,7 @@ import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
 import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
-import { type FusedStep, fuseSteps } from './fuse.ts';
-import { type BoundLaunch, cudaKernels, floatInputs, gatedMatmul, type StepTensor, type StepView } from './kernels.ts';
+import { type BoundLaunch, cudaKernels, floatInputs, type StepTensor, type StepView } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import type { CudaCompiler } from './target.ts';
@@ -61,7 +60,6 @@ export class CudaProgram implements Program {
   readonly #done: Event;
   readonly #scratch: { buffer: DeviceBuffer | undefined };
   readonly #counters: DeviceBuffer;
-  readonly #steps: { readonly [P in Phase]: readonly FusedStep[] };
   readonly #close = track('program');
   #dirty = 0;
   #closed = false;
@@ -111,11 +109,6 @@ export class CudaProgram implements Program {
           return tensor.storage satisfies never;
       }
     });
-    this.#steps = {
-      forward: fuseSteps(plan, cudaBytes(plan.dtype)),
-      sample: plan.phases.sample.map((step) => ({ step })),
-    };
-    this.#placeGated(limits);
     let cacheBytes = 0;
     for (const { layer, numKvHeads, headDim, valueDim } of plan.caches) {
       const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
@@ -132,15 +125,6 @@ export class CudaProgram implements Program {
     const buffer = this.#device.allocate(bytes, what);
     this.#owned.push(buffer);
     return buffer;
-  }
-
-  /** Gives the results of joined products their buffer. */
-  #placeGated(limits: Dims): void {
-    const outputs = this.#steps.forward.flatMap(({ gated }) => (gated === undefined ? [] : [gated.output]));
-    if (outputs.length === 0) return;
-    const elements = outputs.map((index) => elementsOf(this.#plan.tensors[index]!, limits));
-    const buffer = this.#own(Math.max(...elements) * cudaBytes(this.#plan.dtype), 'gated products');
-    for (const index of outputs) this.#addresses[index] = buffer.ptr;
   }
 
   #weight(tensor: PlanTensor, dtype: FloatDType, source: ProgramSource): DeviceBuffer {
@@ -206,7 +190,7 @@ export class CudaProgram implements Program {
     const known = this.#prepared.get(key);
     if (known !== undefined) return known;
     const launches: PreparedLaunch[] = [];
-    for (const step of this.#steps[phase]) {
+    for (const step of this.#plan.phases[phase]) {
       for (const bound of this.#launches(step, dims)) launches.push(await this.#bind(bound));
     }
     if (this.#prepared.size >= maxPrepared) {
@@ -220,16 +204,13 @@ export class CudaProgram implements Program {
     return prepared;
   }
 
-  #launches({ step, gated }: FusedStep, dims: Dims): readonly BoundLaunch[] {
+  #launches(step: PlanStep, dims: Dims): readonly BoundLaunch[] {
     const rowsOf = step.op === 'sample' || step.op === 'gatherRows' ? dims.L : dims.T;
     const make = cudaKernels[step.op];
     if (make === undefined) throw new TargetError('no CUDA kernel', { where: step.scope, got: step.op });
     if (rowsOf === 0) return [];
     const view = this.#view(step, dims);
-    const launches =
-      gated === undefined
-        ? make(view, step.attrs as never)
-        : gatedMatmul(view, gated.kind, this.#addresses[gated.output]!);
+    const launches = make(view, step.attrs as never);
     // A step without rows (no logits wanted) has nothing to launch.
     return launches.filter(({ launch }) => launch.grid.every((size) => size > 0));
   }

@@ -72,6 +72,7 @@ export const cudaTarget: Target = {
   computeDType: (checkpoint) => (checkpoint === 'float32' ? 'bfloat16' : checkpoint),
   storageBytes: cudaBytes,
   keepsBlocks: () => false,
+  epilogues: ['gated-matmul'],
   select(node) {
     if (!Object.hasOwn(cudaKernels, node.op)) return undefined;
     if ((node.op === 'ropeCache' || node.op === 'pagedAttention') && node.attrs.headDim > 256) return undefined;

@@ -16,6 +16,8 @@ export const referenceTarget: Target = {
   // Floats of every dtype are kept as float32, rounded to what the dtype can hold.
   storageBytes: () => 4,
   keepsBlocks: () => true,
+  // It computes products with them, but without is what the others are compared with.
+  epilogues: [],
   select: (node) =>
     Object.hasOwn(referenceKernels, node.op satisfies string as KernelOp)
       ? { name: `reference/${node.op}`, config: {} }
