@@ -12,6 +12,7 @@ export default defineConfig({
       { find: /^typert\/graph$/, replacement: entry('define/graph/index.js') },
       { find: /^typert\/engine$/, replacement: entry('compile/index.js') },
       { find: /^typert\/executor$/, replacement: entry('run/executor/index.js') },
+      { find: /^typert\/serve$/, replacement: entry('serve/index.js') },
     ],
   },
   test: {

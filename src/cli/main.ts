@@ -8,6 +8,7 @@ import { addConvert } from './commands/convert.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addRun } from './commands/run.ts';
+import { addServe } from './commands/serve.ts';
 import { reportError } from './terminal.ts';
 
 /** Exit codes of commander's own messages: help and version are successes, the rest is wrong usage. */
@@ -31,6 +32,7 @@ async function main(argv: readonly string[]): Promise<number> {
       '\nStart with:  typert run    (chat with the bundled model)\n             typert doctor (what works on this machine)',
     );
   addRun(program);
+  addServe(program);
   addBuild(program);
   addConvert(program);
   addInspect(program);

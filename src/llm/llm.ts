@@ -5,7 +5,13 @@ import { openEngine } from '../compile/engine/read.ts';
 import type { EngineConfig } from '../compile/engine/schema.ts';
 import { checkSamplingParams } from '../run/decode/resolve.ts';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
-import { Executor, type ExecutorStatistics, type SessionLimits } from '../run/executor/index.ts';
+import {
+  Executor,
+  type ExecutorStatistics,
+  type KvCacheEvent,
+  type KvCacheRetentionConfig,
+  type SessionLimits,
+} from '../run/executor/index.ts';
 import { ChatTemplate } from './chat-template.ts';
 import { type PromptInput, type ResolvedPrompt, resolvePrompt } from './inputs.ts';
 import { prepareEngine } from './load.ts';
@@ -20,6 +26,12 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal;
   /** From 0 to 1; greater is served first. Default 0.5. */
   readonly priority?: number;
+  /** Milliseconds that the request may take; then it ends with what it has and finishReason 'timeout'. */
+  readonly allottedTimeMs?: number;
+  /** Cached prefixes are shared only with requests of the same salt. Default: none. */
+  readonly cacheSalt?: string;
+  /** How long the request's KV cache blocks are kept for others. */
+  readonly kvCacheRetentionConfig?: KvCacheRetentionConfig;
 }
 
 /** A model that is loaded, with its tokenizer. Disposing it ends its engine and all open requests. */
@@ -35,6 +47,7 @@ export class LLM implements AsyncDisposable {
   readonly recommendedSamplingParams: SamplingParams;
   readonly #executor: Executor;
   readonly #seed: number | undefined;
+  readonly #maxBeamWidth: number;
   #requests = 0;
 
   private constructor(parts: {
@@ -44,6 +57,7 @@ export class LLM implements AsyncDisposable {
     executor: Executor;
     tokenizer: Tokenizer | undefined;
     seed: number | undefined;
+    maxBeamWidth: number;
   }) {
     this.engineDir = parts.engineDir;
     this.config = parts.config;
@@ -52,6 +66,7 @@ export class LLM implements AsyncDisposable {
     this.recommendedSamplingParams = recommended(parts.assets.get('generation_config.json'));
     this.#executor = parts.executor;
     this.#seed = parts.seed;
+    this.#maxBeamWidth = parts.maxBeamWidth;
   }
 
   /**
@@ -64,19 +79,21 @@ export class LLM implements AsyncDisposable {
     using engine = openEngine(engineDir);
     const { config, assets } = engine;
     const tokenizer = resolved.skipTokenizerInit ? undefined : Tokenizer.fromAssets(assets, engineDir);
-    const { maxTokens, freeGpuMemoryFraction } = resolved.kvCacheConfig;
+    const { tokensPerBlock: _builtIn, ...kvCacheConfig } = resolved.kvCacheConfig;
     const executor = await Executor.create({
       session: {
         engineDir,
         target: 'auto',
-        kvCacheConfig: {
-          ...(maxTokens === undefined ? {} : { maxTokens }),
-          ...(freeGpuMemoryFraction === undefined ? {} : { freeGpuMemoryFraction }),
-        },
+        kvCacheConfig,
       },
       schedulerConfig: resolved.schedulerConfig,
+      ...(resolved.speculativeConfig === undefined ? {} : { speculativeConfig: resolved.speculativeConfig }),
+      ...(resolved.batchedLogitsProcessor === undefined
+        ? {}
+        : { batchedLogitsProcessor: resolved.batchedLogitsProcessor }),
     });
-    return new LLM({ engineDir, config, assets, executor, tokenizer, seed: resolved.seed });
+    const { seed, maxBeamWidth } = resolved;
+    return new LLM({ engineDir, config, assets, executor, tokenizer, seed, maxBeamWidth });
   }
 
   /** What the engine was built with: batch, tokens, sequence length, KV blocks. */
@@ -144,23 +161,42 @@ export class LLM implements AsyncDisposable {
     return await this.#executor.statistics();
   }
 
+  /** What happened to the blocks of the KV cache since the last call; needs `kvCacheConfig.eventBufferMaxSize`. For one reader. */
+  async kvCacheEvents(): Promise<readonly KvCacheEvent[]> {
+    return await this.#executor.kvCacheEvents();
+  }
+
   #check(input: PromptInput, params: SamplingParams): { prompt: ResolvedPrompt; params: SamplingParams } {
     checkSamplingParams(params);
+    if (params.useBeamSearch) this.#checkWidth(params);
     // In the parameters, as in TensorRT-LLM, or in the prompt, which has the last word.
     const text = typeof input === 'string' ? { prompt: input } : input;
     const added = params.addSpecialTokens !== undefined && 'prompt' in text;
     return { prompt: this.encode(added ? { addSpecialTokens: params.addSpecialTokens, ...text } : input), params };
   }
 
+  #checkWidth({ bestOf, n = 1, beamWidthArray = [n] }: SamplingParams): void {
+    const width = bestOf ?? Math.max(...beamWidthArray);
+    if (width > this.#maxBeamWidth)
+      throw new RequestError('more beams than the model was loaded for', {
+        where: 'samplingParams.bestOf',
+        expected: `at most maxBeamWidth = ${this.#maxBeamWidth}`,
+        got: String(width),
+      });
+  }
+
   #start(
     { prompt, params }: { prompt: ResolvedPrompt; params: SamplingParams },
-    options: GenerateOptions,
+    { signal, priority, allottedTimeMs, cacheSalt, kvCacheRetentionConfig }: GenerateOptions,
   ): AsyncGenerator<StreamedRequestOutput, void, undefined> {
     const handle = this.#executor.enqueue({
       promptTokenIds: prompt.promptTokenIds,
       samplingParams: this.#inTokens(params),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-      ...(options.priority === undefined ? {} : { priority: options.priority }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(priority === undefined ? {} : { priority }),
+      ...(allottedTimeMs === undefined ? {} : { allottedTimeMs }),
+      ...(cacheSalt === undefined ? {} : { cacheSalt }),
+      ...(kvCacheRetentionConfig === undefined ? {} : { kvCacheRetentionConfig }),
     });
     const named = new Set(params.stopTokenIds);
     const hiddenStops = new Set(this.tokenizer?.eosTokenIds.filter((id) => !named.has(id)));

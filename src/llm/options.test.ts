@@ -7,7 +7,7 @@ test('nothing said: the defaults that hold for every model', () => {
   expect(resolveOptions()).toEqual({
     target: 'auto',
     dtype: 'auto',
-    maxBeamWidth: 1,
+    maxBeamWidth: 16,
     skipTokenizerInit: false,
     loadFormat: 'auto',
     progress: silent,
@@ -23,7 +23,7 @@ test('what is said stands, inner defaults are filled in, undefined counts as lef
     kvCacheConfig: { maxTokens: 4096, tokensPerBlock: 16 },
     ...({ maxSeqLen: undefined, maxBeamWidth: undefined } as object),
   });
-  expect(options).toMatchObject({ target: 'cpu', dtype: 'float32', maxBatchSize: 8, maxBeamWidth: 1, seed: 0 });
+  expect(options).toMatchObject({ target: 'cpu', dtype: 'float32', maxBatchSize: 8, maxBeamWidth: 16, seed: 0 });
   expect(options.signal).toBe(signal);
   expect(options.kvCacheConfig).toMatchObject({ maxTokens: 4096, tokensPerBlock: 16 });
   expect('maxSeqLen' in options).toBe(false);
@@ -45,7 +45,7 @@ describe('wrong options are refused', () => {
     [{ maxBatchSize: 0 }, /maxBatchSize: /],
     [{ maxNumTokens: 1.5 }, /maxNumTokens: .*whole number.*got 1\.5/],
     [{ maxSeqLen: Number.NaN }, /maxSeqLen: /],
-    [{ maxBeamWidth: 2 }, /maxBeamWidth: .*not built yet/],
+    [{ maxBeamWidth: 17 }, /maxBeamWidth: .*16.*got 17/],
     [{ seed: -1 }, /seed: /],
     [{ kvCacheConfig: { freeGpuMemoryFraction: 0 } }, /kvCacheConfig\.freeGpuMemoryFraction: /],
     [{ kvCacheConfig: { freeGpuMemoryFraction: 1.1 } }, /kvCacheConfig\.freeGpuMemoryFraction: /],

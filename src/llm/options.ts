@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { type FloatDType, floatDTypes } from '../base/dtype.ts';
 import { nearest, show, UsageError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
+import type { BatchedLogitsProcessor, NGramDecodingConfig } from '../run/executor/index.ts';
 
 /** How much memory the paged key-value cache gets and how it is kept. */
 export interface KvCacheConfig {
@@ -12,6 +13,12 @@ export interface KvCacheConfig {
   readonly freeGpuMemoryFraction?: number;
   /** Tokens a block, a power of two. Default 32. */
   readonly tokensPerBlock?: number;
+  /** Blocks of earlier requests are used again where a prompt begins alike. Default true. */
+  readonly enableBlockReuse?: boolean;
+  /** A block that is alike only at its beginning is copied. Default true. */
+  readonly enablePartialReuse?: boolean;
+  /** Events of the cache that are kept until `LLM.kvCacheEvents` takes them. Default 0: none. */
+  readonly eventBufferMaxSize?: number;
 }
 
 export const capacitySchedulerPolicies = ['guaranteed_no_evict', 'max_utilization', 'static_batch'] as const;
@@ -42,7 +49,7 @@ export interface LLMOptions {
   readonly maxNumTokens?: number;
   /** Tokens of one request, prompt and output together, at most. Default: the model's context length. */
   readonly maxSeqLen?: number;
-  /** Beams of one request, at most. Only 1, the default, is built yet. */
+  /** Beams of one request, at most 16; requests with more are refused. Default 16: beams take memory only while a request uses them. */
   readonly maxBeamWidth?: number;
   readonly kvCacheConfig?: KvCacheConfig;
   readonly schedulerConfig?: SchedulerConfig;
@@ -56,6 +63,10 @@ export interface LLMOptions {
   readonly skipTokenizerInit?: boolean;
   /** 'dummy' makes random weights from the config alone (for benches). Default 'auto': read from the checkpoint. */
   readonly loadFormat?: (typeof loadFormats)[number];
+  /** Tokens are proposed from the text so far and checked several at a time; the output stays the same. Default: none are. */
+  readonly speculativeConfig?: NGramDecodingConfig;
+  /** Changes the logits of requests with `applyBatchedLogitsProcessor`, all rows of a step at once. */
+  readonly batchedLogitsProcessor?: BatchedLogitsProcessor;
   /** Seed of the dummy weights and of sampling for requests that have none of their own. Default: from the system's randomness. */
   readonly seed?: number;
   /** Told about downloads and building. Default: nobody. */
@@ -86,6 +97,9 @@ const kvCacheSchema = z.strictObject({
   maxTokens: count,
   freeGpuMemoryFraction: z.number().gt(0).max(1).optional(),
   tokensPerBlock: powerOfTwo.optional(),
+  enableBlockReuse: z.boolean().optional(),
+  enablePartialReuse: z.boolean().optional(),
+  eventBufferMaxSize: z.int('expected a whole number').min(0).optional(),
 });
 
 const schedulerSchema = z.strictObject({
@@ -96,13 +110,20 @@ const schedulerSchema = z.strictObject({
   ),
 });
 
+const speculativeSchema = z.strictObject({
+  decodingType: z.literal('ngram'),
+  maxDraftLen: count,
+  maxMatchingNgramSize: count,
+});
+
+const atMost16 = 'expected 1 to 16';
 const schema = z.strictObject({
   target: z.enum(targets).optional(),
   dtype,
   maxBatchSize: count,
   maxNumTokens: count,
   maxSeqLen: count,
-  maxBeamWidth: z.literal(1, { error: 'expected 1: beam search is not built yet' }).optional(),
+  maxBeamWidth: z.int('expected a whole number from 1 to 16').min(1, atMost16).max(16, atMost16).optional(),
   kvCacheConfig: kvCacheSchema.optional(),
   schedulerConfig: schedulerSchema.optional(),
   revision: z.string().min(1).optional(),
@@ -111,6 +132,10 @@ const schema = z.strictObject({
   skipTokenizerInit: z.boolean().optional(),
   loadFormat: z.enum(loadFormats).optional(),
   seed: z.int('expected a whole number').min(0).optional(),
+  speculativeConfig: speculativeSchema.optional(),
+  batchedLogitsProcessor: z
+    .custom<BatchedLogitsProcessor>((value) => typeof value === 'function', 'expected a function')
+    .optional(),
   progress: z.custom<Progress>((value) => typeof value === 'function', 'expected a function').optional(),
   signal: z.instanceof(AbortSignal, { error: 'expected an AbortSignal' }).optional(),
 } satisfies Record<keyof LLMOptions, z.ZodType>);
@@ -120,6 +145,7 @@ const namesAt: Readonly<Record<string, readonly string[]>> = {
   '': Object.keys(schema.shape),
   kvCacheConfig: Object.keys(kvCacheSchema.shape),
   schedulerConfig: Object.keys(schedulerSchema.shape),
+  speculativeConfig: Object.keys(speculativeSchema.shape),
 };
 
 function at(value: unknown, path: readonly PropertyKey[]): unknown {
@@ -156,7 +182,7 @@ export function resolveOptions(options: LLMOptions = {}): ResolvedLLMOptions {
   return {
     target: 'auto',
     dtype: 'auto',
-    maxBeamWidth: 1,
+    maxBeamWidth: 16,
     skipTokenizerInit: false,
     loadFormat: 'auto',
     progress: silent,

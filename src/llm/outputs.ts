@@ -50,6 +50,8 @@ export interface RequestOutput {
   readonly promptTokenIds: readonly number[];
   /** True when every output has ended; no further output of this request follows. */
   readonly finished: boolean;
+  /** In the last output: prompt tokens that were not computed because the KV cache held them. */
+  readonly cachedTokens?: number;
   /** `[prompt tokens, vocabSize]`; with `returnContextLogits`. */
   readonly contextLogits?: Logits;
   /** One entry a prompt token, the first empty since nothing comes before it; with `promptLogprobs`. */

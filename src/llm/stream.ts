@@ -161,10 +161,12 @@ class Sequence {
 /** Yields the request's outputs as they grow; the last has `finished: true`. Leaving the loop cancels the request. */
 export async function* streamRequest(context: StreamContext): AsyncGenerator<StreamedRequestOutput, void, undefined> {
   const { handle, prompt, params } = context;
-  const count = params.bestOf ?? params.n ?? 1;
+  // Of beams only the best are told of.
+  const count = (params.useBeamSearch ? undefined : params.bestOf) ?? params.n ?? 1;
   const sequences = Array.from({ length: count }, (_, index) => new Sequence(index, context));
   let contextLogits: Logits | undefined;
   let promptLogprobs: TokenLogprobs | undefined;
+  let cachedTokens: number | undefined;
   const snapshot = (finished: boolean): StreamedRequestOutput => {
     const all = sequences.map((sequence) => sequence.output());
     const outputs = finished ? best(all, params.n ?? 1) : all;
@@ -173,6 +175,7 @@ export async function* streamRequest(context: StreamContext): AsyncGenerator<Str
       prompt: prompt.prompt,
       promptTokenIds: prompt.promptTokenIds,
       finished,
+      ...(cachedTokens === undefined ? {} : { cachedTokens }),
       ...(contextLogits === undefined ? {} : { contextLogits }),
       ...(promptLogprobs === undefined ? {} : { promptLogprobs }),
       outputs,
@@ -182,6 +185,7 @@ export async function* streamRequest(context: StreamContext): AsyncGenerator<Str
   for await (const response of handle) {
     for (const delta of response.outputs) sequences[delta.index]!.take(delta);
     contextLogits ??= response.contextLogits;
+    cachedTokens ??= response.cachedTokens;
     if (response.promptLogprobs !== undefined) promptLogprobs ??= toMaps(response.promptLogprobs);
     const finished = response.finished || sequences.every((sequence) => sequence.finished);
     if (finished || sequences.some((sequence) => sequence.hasNews)) yield snapshot(finished);

@@ -151,7 +151,7 @@ describe('storyteller-7m', () => {
     [{ repetitionPenalty: 0 }, /repetitionPenalty/],
     [{ stopTokenIds: [999_999] }, /stopTokenIds.*4096/],
     [{ stop: [''] }, /stop/],
-    [{ useBeamSearch: true }, /not supported yet/],
+    [{ useBeamSearch: true, temperature: 0.5 }, /beam search does not sample/],
     [{ temprature: 1 } as SamplingParams, /temprature.*temperature/],
   ];
   test.each(refused)('refuses %o', async (params, message) => {

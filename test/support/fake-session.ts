@@ -11,6 +11,10 @@ export interface FakeSessionOptions extends Partial<SessionLimits> {
   readonly failAt?: number;
   /** Milliseconds a step takes; default 0: it never leaves the microtask queue. */
   readonly stepTime?: number;
+  /** Logits depend on so many tokens only, so that texts run in circles; default: on all. */
+  readonly memory?: number;
+  /** Told of every slot that a step writes. */
+  readonly onWrite?: (block: number, offset: number) => void;
 }
 
 function mix(hash: number, value: number): number {
@@ -35,7 +39,7 @@ export class FakeSession implements Session {
   disposed = false;
 
   constructor(options: FakeSessionOptions = {}) {
-    const { failAt: _, stepTime: __, ...limits } = options;
+    const { failAt: _, stepTime: __, onWrite: ___, memory: ____, ...limits } = options;
     const tokensPerBlock = limits.tokensPerBlock ?? 4;
     const maxSeqLen = limits.maxSeqLen ?? 64;
     this.limits = {
@@ -76,6 +80,7 @@ export class FakeSession implements Session {
       const slot = batch.cacheSlots[t]!;
       if (written.has(slot)) throw new Error(`slot ${slot} is written twice in one step`);
       written.add(slot);
+      this.#options.onWrite?.(Math.floor(slot / this.limits.tokensPerBlock), slot % this.limits.tokensPerBlock);
       this.cache[slot] = batch.tokens[t]!;
     }
     this.#logits = new Float32Array(batch.numLogits * this.limits.vocabSize);
@@ -143,7 +148,9 @@ export class FakeSession implements Session {
     let request = 0;
     while (batch.requestOffsets[request + 1]! <= token) request++;
     let hash = 17;
-    for (let position = 0; position <= batch.positions[token]!; position++) {
+    const last = batch.positions[token]!;
+    const { memory = last + 1 } = this.#options;
+    for (let position = Math.max(0, last + 1 - memory); position <= last; position++) {
       const block = batch.blockTables[request * maxBlocksPerSequence + Math.floor(position / tokensPerBlock)]!;
       hash = mix(hash, this.cache[block * tokensPerBlock + (position % tokensPerBlock)]! + 1);
     }

@@ -8,10 +8,18 @@ export interface GoldenPrompt {
   /** [length][vocab] */
   readonly logits: Float32Array[];
   readonly greedy: number[];
+  /** The four best sequences of a beam search of width 4, and their sums of log-probabilities. */
+  readonly beam4: number[][];
+  readonly beam4Scores: number[];
 }
 
 export function goldenPath(name: string): string {
   return fileURLToPath(new URL(`../goldens/${name}`, import.meta.url));
+}
+
+function rows(values: readonly number[], count: number): number[][] {
+  const width = values.length / count;
+  return Array.from({ length: count }, (_, i) => values.slice(i * width, (i + 1) * width));
 }
 
 export function readGolden(name: string): { prompts: GoldenPrompt[]; range: number } {
@@ -32,6 +40,8 @@ export function readGolden(name: string): { prompts: GoldenPrompt[]; range: numb
     prompts.push({
       ids: [...floats(`prompt${j}.input_ids`)],
       greedy: [...floats(`prompt${j}.greedy`)],
+      beam4: rows([...floats(`prompt${j}.beam4`)], 4),
+      beam4Scores: [...floats(`prompt${j}.beam4_scores`)],
       logits: Array.from({ length: logits.length / vocab }, (_, i) => logits.subarray(i * vocab, (i + 1) * vocab)),
     });
   }

@@ -55,6 +55,12 @@ export function logSumExp(logits: Float32Array): number {
   return best < 0 ? Number.NaN : logits[best]! + Math.log(sumExp(logits, logits[best]!, 1));
 }
 
+/** Log-probabilities of a row of logits. */
+export function logSoftmax(logits: Float32Array): Float32Array {
+  const norm = logSumExp(logits);
+  return logits.map((logit) => logit - norm);
+}
+
 /** The `count` tokens with the greatest logits, likeliest first, equals by lower id. Tokens at -Infinity or NaN are left out. O(V log count). */
 export function topTokens(logits: Float32Array, count: number): Int32Array {
   const heap = new Int32Array(Math.min(count, logits.length));

@@ -76,17 +76,26 @@ describe('SamplingParams', () => {
     addSpecialTokens: notFlags,
     skipSpecialTokens: notFlags,
     spacesBetweenSpecialTokens: notFlags,
-    useBeamSearch: [true],
-    beamWidthArray: [[2]],
-    beamSearchDiversityRate: [0.5],
-    lengthPenalty: [1],
-    earlyStopping: [1],
-    topPMin: [0.1],
-    topPResetIds: [1],
-    topPDecay: [0.9],
-    logitsProcessor: [() => {}],
-    applyBatchedLogitsProcessor: [true],
-    guidedDecoding: [{ json: true }],
+    useBeamSearch: notFlags,
+    beamWidthArray: [[], [0], [17], [1.5], 3, null],
+    beamSearchDiversityRate: [-0.1, ...notNumbers],
+    lengthPenalty: notNumbers,
+    earlyStopping: notIntegers,
+    topPMin: [0, 1.1, ...notNumbers],
+    topPResetIds: notIntegers,
+    topPDecay: [0, 1.1, ...notNumbers],
+    logitsProcessor: [3, [], ['a'], null],
+    applyBatchedLogitsProcessor: notFlags,
+    guidedDecoding: [
+      {},
+      { json: true },
+      { jsonObject: false },
+      { regex: '' },
+      { regex: 'a', json: {} },
+      { xml: 'a' },
+      null,
+      3,
+    ],
     lookaheadConfig: [{}],
     additionalModelOutputs: [['a']],
     returnEncoderOutput: [true],
@@ -106,6 +115,24 @@ describe('SamplingParams', () => {
       }
     });
   }
+
+  it('refuse beams and sampling together', () => {
+    const refused: [SamplingParams, string][] = [
+      [{ lengthPenalty: 1 }, 'samplingParams.lengthPenalty: only for beam search'],
+      [{ useBeamSearch: false, beamWidthArray: [2] }, 'samplingParams.beamWidthArray: only for beam search'],
+      [{ useBeamSearch: true, temperature: 0.5 }, 'samplingParams.temperature: beam search does not sample'],
+      [{ useBeamSearch: true, n: 17 }, 'at most 16'],
+      [{ useBeamSearch: true, bestOf: 4, beamWidthArray: [2, 3] }, '4 as its greatest'],
+      [{ useBeamSearch: true, n: 4, beamWidthArray: [2, 3] }, 'n = 4 or more'],
+    ];
+    for (const [params, message] of refused) expect(() => checkSamplingParams(params)).toThrow(message);
+    expect(resolveSamplingParams({ useBeamSearch: true, beamWidthArray: [2, 5], earlyStopping: 7 }, 32)).toMatchObject({
+      n: 1,
+      bestOf: 5,
+      temperature: 0,
+      beam: { widths: [2, 5], earlyStopping: 2, lengthPenalty: 0, diversityRate: 0 },
+    });
+  });
 
   it('refuse what lies outside the vocabulary, texts, contradictions and unknown names', () => {
     const refused: [SamplingParams, string][] = [

@@ -31,6 +31,11 @@ export function createLogitsProcessors(params: DecodingParams): LogitsProcessor[
   return processors;
 }
 
+/** How many different tokens can end a sequence, at most. */
+export function numEndings({ endId, stopTokenIds, stopWords }: DecodingParams): number {
+  return (endId === undefined ? 0 : 1) + stopTokenIds.length + stopWords.length;
+}
+
 /** Single tokens that end a sequence. */
 function endings({ endId, stopTokenIds, stopWords }: DecodingParams): number[] {
   const words = stopWords.filter((word) => word.length === 1).map((word) => word[0]!);

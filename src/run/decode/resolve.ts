@@ -1,6 +1,7 @@
 // SamplingParams → DecodingParams: every field is checked before anything is computed, and nothing that is written is ignored.
 import { nearest, RequestError, show } from '../../base/errors.ts';
-import { rules } from './rules.ts';
+import type { BeamParams } from './beam-search.ts';
+import { maxBeamWidth, rules } from './rules.ts';
 import type { DecodingParams, SamplingParams } from './sampling-params.ts';
 
 /**
@@ -24,7 +25,8 @@ export function checkSamplingParams(params: SamplingParams): void {
       throw new RequestError('not supported yet', { where, expected: rule.expected, got: show(value) });
     throw new RequestError('not acceptable', { where, expected: rule.expected, got: describe(value) });
   }
-  const { n = 1, bestOf = n, minTokens = 0, maxTokens = 32 } = params;
+  checkBeams(params);
+  const { n = 1, bestOf = numBeams(params) ?? n, minTokens = 0, maxTokens = 32 } = params;
   if (bestOf < n)
     throw new RequestError('fewer than n', {
       where: 'samplingParams.bestOf',
@@ -37,6 +39,66 @@ export function checkSamplingParams(params: SamplingParams): void {
       expected: `maxTokens = ${maxTokens} or fewer`,
       got: show(minTokens),
     });
+}
+
+/** Beams of a beam search when `bestOf` does not say it. */
+function numBeams({ useBeamSearch, beamWidthArray }: SamplingParams): number | undefined {
+  return useBeamSearch && beamWidthArray !== undefined ? Math.max(...beamWidthArray) : undefined;
+}
+
+const beamFields = ['beamWidthArray', 'beamSearchDiversityRate', 'lengthPenalty', 'earlyStopping'] as const;
+const samplingFields = ['temperature', 'topK', 'topP', 'minP'] as const;
+
+/** A beam search does not sample, and sampling has no beams: what belongs to the other is refused unless it says nothing. */
+function checkBeams(params: SamplingParams): void {
+  if (!params.useBeamSearch) {
+    for (const field of beamFields) {
+      if (params[field] !== undefined)
+        throw new RequestError('only for beam search', {
+          where: `samplingParams.${field}`,
+          expected: 'useBeamSearch: true beside it',
+          got: show(params[field]),
+        });
+    }
+    return;
+  }
+  for (const field of samplingFields) {
+    if (params[field] !== undefined && params[field] !== 0 && params[field] !== 1)
+      throw new RequestError('beam search does not sample', {
+        where: `samplingParams.${field}`,
+        expected: 'it left out',
+        got: show(params[field]),
+      });
+  }
+  if (params.guidedDecoding !== undefined)
+    throw new RequestError('not with beam search yet', {
+      where: 'samplingParams.guidedDecoding',
+      expected: 'it left out, or useBeamSearch: false',
+    });
+  const { n = 1, bestOf = numBeams(params) ?? n, beamWidthArray = [bestOf] } = params;
+  if (bestOf > maxBeamWidth)
+    throw new RequestError('too many beams', {
+      where: 'samplingParams.bestOf',
+      expected: `at most ${maxBeamWidth} with useBeamSearch`,
+      got: show(bestOf),
+    });
+  if (Math.max(...beamWidthArray) !== bestOf)
+    throw new RequestError('the greatest width is not bestOf', {
+      where: 'samplingParams.beamWidthArray',
+      expected: `${bestOf} as its greatest`,
+      got: show(beamWidthArray),
+    });
+}
+
+function resolveBeams(params: SamplingParams, bestOf: number): BeamParams | undefined {
+  if (!params.useBeamSearch) return undefined;
+  const { earlyStopping = 1 } = params;
+  return {
+    widths: params.beamWidthArray ?? [bestOf],
+    lengthPenalty: params.lengthPenalty ?? 0,
+    earlyStopping: earlyStopping === 0 || earlyStopping === 1 ? earlyStopping : 2,
+    diversityRate: params.beamSearchDiversityRate ?? 0,
+  };
 }
 
 function describe(value: unknown): string {
@@ -61,16 +123,23 @@ export function resolveSamplingParams(params: SamplingParams, vocabSize: number)
   refuseText(params, 'bad', 'badWords');
   const badWords = [...(params.badTokenIds ?? []).map((id) => [id]), ...(params.badWords ?? [])];
   checkVocabulary(params, vocabSize);
-  const greedy = impliesGreedy(params);
+  const greedy = impliesGreedy(params) || params.useBeamSearch === true;
+  const bestOf = params.bestOf ?? numBeams(params) ?? params.n ?? 1;
   return {
     maxTokens: params.maxTokens ?? 32,
     minTokens: params.minTokens ?? 0,
     n: params.n ?? 1,
-    bestOf: params.bestOf ?? params.n ?? 1,
+    bestOf,
+    beam: resolveBeams(params, bestOf),
     temperature: greedy ? 0 : (params.temperature ?? 1),
     topK: params.topK ?? 0,
     topP: params.topP ?? 1,
+    topPDecay: params.topPDecay ?? 1,
+    topPMin: params.topPMin ?? 1e-6,
+    topPResetIds: params.topPResetIds,
     minP: params.minP ?? 0,
+    guidedDecoding: params.guidedDecoding,
+    userProcessor: userProcessor(params),
     seed: params.seed === undefined ? undefined : BigInt(params.seed),
     repetitionPenalty: params.repetitionPenalty ?? 1,
     presencePenalty: params.presencePenalty ?? 0,
@@ -93,6 +162,25 @@ export function resolveSamplingParams(params: SamplingParams, vocabSize: number)
   };
 }
 
+function userProcessor({
+  logitsProcessor,
+  applyBatchedLogitsProcessor,
+}: SamplingParams): 'own' | 'batched' | undefined {
+  if (!applyBatchedLogitsProcessor) return logitsProcessor === undefined ? undefined : 'own';
+  if (logitsProcessor === undefined) return 'batched';
+  throw new RequestError('either the own or the batched logits processor', {
+    where: 'samplingParams.applyBatchedLogitsProcessor',
+    expected: 'no logitsProcessor beside it',
+  });
+}
+
+/** topP for the token after `token`. */
+export function nextTopP(params: DecodingParams, topP: number, token: number): number {
+  if (params.topPDecay === 1) return topP;
+  if (token === params.topPResetIds) return params.topP;
+  return Math.max(topP * params.topPDecay, Math.min(params.topPMin, params.topP));
+}
+
 function refuseText(params: SamplingParams, field: 'stop' | 'bad', instead: 'stopWords' | 'badWords'): void {
   if (params[field] === undefined) return;
   throw new RequestError('texts need a tokenizer', {
@@ -113,6 +201,7 @@ function checkVocabulary(params: SamplingParams, vocabSize: number): void {
       });
   };
   check('endId', params.endId);
+  check('topPResetIds', params.topPResetIds);
   for (const id of params.stopTokenIds ?? []) check('stopTokenIds', id);
   for (const id of params.badTokenIds ?? []) check('badTokenIds', id);
   for (const id of (params.stopWords ?? []).flat()) check('stopWords', id);

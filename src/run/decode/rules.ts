@@ -1,6 +1,9 @@
 // What each field of SamplingParams may hold. A mapped type: a new field does not compile until it has its rule.
 import type { SamplingParams } from './sampling-params.ts';
 
+/** Beams of a request at most. */
+export const maxBeamWidth = 16;
+
 export interface Rule {
   /** What is accepted, in words. */
   readonly expected: string;
@@ -40,6 +43,7 @@ const texts: Rule = {
   accepts: (value) => isText(value) || (Array.isArray(value) && value.every(isText)),
 };
 const share = finite('a number from 0 to 1', (value) => value >= 0 && value <= 1);
+const positiveShare = finite('a number above 0, to 1', (value) => value > 0 && value <= 1);
 const number = finite('a finite number');
 
 function unsupported(neutral: string, accepts: (value: unknown) => boolean): Rule {
@@ -55,6 +59,17 @@ const bias: Rule = {
     return (value instanceof Float32Array || Array.isArray(value)) && Array.from(value).every(isBias);
   },
 };
+function isGuide(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const given = Object.entries(value).filter(([, entry]) => entry !== undefined);
+  const [name, entry] = given[0] ?? [];
+  if (given.length !== 1) return false;
+  if (name === 'jsonObject') return entry === true;
+  if (name === 'regex' || name === 'grammar') return isText(entry);
+  if (name !== 'json' && name !== 'structuralTag') return false;
+  return isText(entry) || (typeof entry === 'object' && entry !== null && !Array.isArray(entry));
+}
+
 const seed: Rule = {
   expected: 'an integer from 0 to 2^64 - 1 (a bigint above 2^53 - 1)',
   accepts: (value) =>
@@ -100,17 +115,29 @@ export const rules: { readonly [Field in keyof Required<SamplingParams>]: Rule }
   addSpecialTokens: flag,
   skipSpecialTokens: flag,
   spacesBetweenSpecialTokens: flag,
-  useBeamSearch: off,
-  beamWidthArray: unset,
-  beamSearchDiversityRate: unset,
-  lengthPenalty: unset,
-  earlyStopping: unset,
-  topPMin: unset,
-  topPResetIds: unset,
-  topPDecay: unsupported('1', (value) => value === 1),
-  logitsProcessor: unset,
-  applyBatchedLogitsProcessor: off,
-  guidedDecoding: unset,
+  useBeamSearch: flag,
+  beamWidthArray: {
+    expected: `a list of integers from 1 to ${maxBeamWidth}`,
+    accepts: (value) =>
+      Array.isArray(value) &&
+      value.length > 0 &&
+      value.every((width) => Number.isInteger(width) && width >= 1 && width <= maxBeamWidth),
+  },
+  beamSearchDiversityRate: finite('a finite number ≥ 0', (value) => value >= 0),
+  lengthPenalty: number,
+  earlyStopping: integer(0),
+  topPMin: positiveShare,
+  topPResetIds: tokenId,
+  topPDecay: positiveShare,
+  logitsProcessor: {
+    expected: 'a function or a list of functions',
+    accepts: (value) => [value].flat().length > 0 && [value].flat().every((each) => typeof each === 'function'),
+  },
+  applyBatchedLogitsProcessor: flag,
+  guidedDecoding: {
+    expected: 'an object with one of json, jsonObject: true, regex, grammar, structuralTag',
+    accepts: isGuide,
+  },
   lookaheadConfig: unset,
   additionalModelOutputs: unset,
   returnEncoderOutput: off,

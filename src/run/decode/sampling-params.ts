@@ -1,7 +1,36 @@
 // How a request is decoded: what the user writes (TensorRT-LLM's SamplingParams in camelCase) and what the executor runs. resolve.ts turns one into the other.
 
+import type { BeamParams } from './beam-search.ts';
+
 /** One bias for each token id: dense [vocabSize], or the few ids that have one. */
 export type EmbeddingBias = Float32Array | readonly number[] | ReadonlyMap<number, number>;
+
+/** One row of logits on its way to be sampled. */
+export interface LogitsProcessorCall {
+  readonly requestId: number;
+  /** Which sequence (or beam) of the request. */
+  readonly index: number;
+  /** Prompt and output so far. */
+  readonly tokenIds: Int32Array;
+  readonly promptLength: number;
+  /** [vocabSize], to be changed in place. */
+  readonly logits: Float32Array;
+}
+
+/** What the output has to be; one of them. */
+export interface GuidedDecodingParams {
+  /** JSON that keeps to this JSON schema (an object, or its text). */
+  readonly json?: string | Readonly<Record<string, unknown>>;
+  /** Any JSON. */
+  readonly jsonObject?: true;
+  readonly regex?: string;
+  /** A grammar in GBNF, an extended Backus-Naur form; it begins at `root`. */
+  readonly grammar?: string;
+  /** xgrammar's structural tags (an object, or its text). */
+  readonly structuralTag?: string | Readonly<Record<string, unknown>>;
+}
+
+export type UserLogitsProcessor = (call: LogitsProcessorCall) => void | Promise<void>;
 
 /**
  * Decoding of one request. Every field is optional. Decoding is greedy when `temperature` is 0, `topK` is 1 or `topP` is 0, and when none of temperature, topK, topP and minP is set,
@@ -23,6 +52,12 @@ export interface SamplingParams {
   readonly topK?: number;
   /** Sample among the fewest likeliest tokens with at least this probability together, from 0 to 1; default 1: all. */
   readonly topP?: number;
+  /** After each token topP is multiplied by it, > 0 to 1; default 1 (factual-nucleus sampling, Lee et al. 2022). */
+  readonly topPDecay?: number;
+  /** topP does not fall below it, > 0 to 1; default 1e-6. */
+  readonly topPMin?: number;
+  /** After this token topP begins anew. */
+  readonly topPResetIds?: number;
   /** Sample among tokens at least so many times as likely as the likeliest, from 0 to 1; default 0: all. */
   readonly minP?: number;
   /** Integer from 0 to 2^64 - 1; the same seed gives the same tokens in any batch. Default: drawn anew for each request. */
@@ -38,6 +73,12 @@ export interface SamplingParams {
   readonly promptIgnoreLength?: number;
   /** No n-gram of this size occurs twice in prompt and output, ≥ 0; default 0: off. */
   readonly noRepeatNgramSize?: number;
+  /** A grammar that the output keeps to. Without `logprobs`, the cumulative log-probability is then that among the allowed tokens. */
+  readonly guidedDecoding?: GuidedDecodingParams;
+  /** Functions that change each row of logits before anything else does, in the caller's thread. What one throws ends the request. */
+  readonly logitsProcessor?: UserLogitsProcessor | readonly UserLogitsProcessor[];
+  /** Give this request's rows to the `batchedLogitsProcessor` of the LLM or executor; default false. */
+  readonly applyBatchedLogitsProcessor?: boolean;
   /** Added to the logits; finite or -Infinity. */
   readonly embeddingBias?: EmbeddingBias;
 
@@ -83,18 +124,18 @@ export interface SamplingParams {
   readonly skipSpecialTokens?: boolean;
   readonly spacesBetweenSpecialTokens?: boolean;
 
-  // Known, not built yet: refused unless at their neutral value.
+  /** Search the `n` best sequences with `bestOf` beams (up to 16) instead of sampling; default false. Streaming gives what all hypotheses have in common. */
   readonly useBeamSearch?: boolean;
+  /** Beams after the first, second, … token, the last one from there on; `bestOf` is the greatest. Default: `bestOf` after each. */
   readonly beamWidthArray?: readonly number[];
+  /** Favours continuations of the lower beams: added to their score times the rank of the beam; default 0. */
   readonly beamSearchDiversityRate?: number;
+  /** Hypotheses are compared by sum of log-probabilities / length ^ lengthPenalty; default 0. */
   readonly lengthPenalty?: number;
+  /** 1: end when `bestOf` hypotheses are finished. 0: also when a better one is unlikely. Other: when none can be better. Default 1. */
   readonly earlyStopping?: number;
-  readonly topPMin?: number;
-  readonly topPResetIds?: number;
-  readonly topPDecay?: number;
-  readonly logitsProcessor?: unknown;
-  readonly applyBatchedLogitsProcessor?: boolean;
-  readonly guidedDecoding?: unknown;
+
+  // Known, not built yet: refused unless at their neutral value.
   readonly lookaheadConfig?: unknown;
   readonly additionalModelOutputs?: readonly string[];
   readonly returnEncoderOutput?: boolean;
@@ -107,11 +148,19 @@ export interface DecodingParams {
   /** Sequences returned and sequences generated. */
   readonly n: number;
   readonly bestOf: number;
+  /** Set: beam search with `bestOf` beams. */
+  readonly beam: BeamParams | undefined;
   /** 0 = greedy. */
   readonly temperature: number;
   readonly topK: number;
   readonly topP: number;
+  readonly topPDecay: number;
+  readonly topPMin: number;
+  readonly topPResetIds: number | undefined;
   readonly minP: number;
+  /** Who changes the logits in the caller's thread. */
+  readonly guidedDecoding: GuidedDecodingParams | undefined;
+  readonly userProcessor: 'own' | 'batched' | undefined;
   /** undefined: the executor draws one. */
   readonly seed: bigint | undefined;
   readonly repetitionPenalty: number;

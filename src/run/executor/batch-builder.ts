@@ -1,4 +1,5 @@
 // A step plan → the ragged arrays that a session takes. The arrays are made once, for the session's limits, and filled anew each step.
+import type { BlockTable } from '../kv/block-table.ts';
 import type { Batch, SessionLimits } from '../session/batch.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
 import type { Sequence } from './request.ts';
@@ -13,6 +14,10 @@ export class BatchBuilder {
   readonly #blockTables: Int32Array;
   readonly #logitsRows: Int32Array;
   readonly #sampling;
+  /** Whose table and whose parameters a row holds from the steps before. */
+  readonly #tables: (BlockTable | undefined)[] = [];
+  readonly #versions: number[] = [];
+  readonly #samplers: (Sequence | undefined)[] = [];
 
   constructor(limits: SessionLimits) {
     const { maxBatchSize, maxNumTokens, maxNumLogits, maxBlocksPerSequence } = limits;
@@ -37,14 +42,17 @@ export class BatchBuilder {
 
   /** The batch of a plan. It is valid until the next call. */
   build(plan: StepPlan): Batch {
+    const { entries } = plan;
     let token = 0;
-    plan.entries.forEach((entry, row) => {
+    for (let row = 0; row < entries.length; row++) {
+      const entry = entries[row]!;
       this.#requestOffsets[row] = token;
-      this.#fillTokens(entry, row, token);
-      this.#fillLogits(entry, token);
+      this.#fillTokens(entry, token);
+      this.#fillTable(entry, row);
+      if (entry.samples.length > 0 || entry.promptTo > entry.promptFrom) this.#fillLogits(entry, token);
       token += entry.count;
-    });
-    this.#requestOffsets[plan.entries.length] = token;
+    }
+    this.#requestOffsets[entries.length] = token;
     return {
       numTokens: plan.numTokens,
       numRequests: plan.entries.length,
@@ -60,35 +68,49 @@ export class BatchBuilder {
     };
   }
 
-  #fillTokens({ sequence, start, count }: ScheduledSequence, row: number, offset: number): void {
-    const { tokensPerBlock, maxBlocksPerSequence } = this.#limits;
-    const { ids, numBlocks } = sequence.table;
-    this.#tokens.set(sequence.tokens.subarray(start, start + count), offset);
+  #fillTokens({ sequence, start, count }: ScheduledSequence, offset: number): void {
+    const { tokensPerBlock } = this.#limits;
+    const { tokens, table } = sequence;
     for (let i = 0; i < count; i++) {
       const position = start + i;
+      const inBlock = position % tokensPerBlock;
+      this.#tokens[offset + i] = tokens[position]!;
       this.#positions[offset + i] = position;
-      const block = ids[Math.floor(position / tokensPerBlock)]!;
-      this.#cacheSlots[offset + i] = block * tokensPerBlock + (position % tokensPerBlock);
+      this.#cacheSlots[offset + i] = table.ids[(position - inBlock) / tokensPerBlock]! * tokensPerBlock + inBlock;
     }
+  }
+
+  #fillTable({ sequence: { table }, start, count }: ScheduledSequence, row: number): void {
     this.#contextLengths[row] = start + count;
-    this.#blockTables.set(ids.subarray(0, numBlocks), row * maxBlocksPerSequence);
+    // Tables change seldom: a row is as it was when its table is the same.
+    if (this.#tables[row] === table && this.#versions[row] === table.version) return;
+    this.#tables[row] = table;
+    this.#versions[row] = table.version;
+    const { ids, numBlocks } = table;
+    const at = row * this.#limits.maxBlocksPerSequence;
+    for (let i = 0; i < numBlocks; i++) this.#blockTables[at + i] = ids[i]!;
   }
 
   #fillLogits(entry: ScheduledSequence, offset: number): void {
-    const { start, count, promptFrom, promptTo, firstRow, firstSampleRow, samples } = entry;
+    const { start, count, promptFrom, promptTo, firstRow, firstSampleRow, samples, numDrafts } = entry;
     for (let position = promptFrom; position < promptTo; position++) {
       const row = firstRow + position - promptFrom;
       this.#logitsRows[row] = offset + position - start;
       this.#sampleGreedily(row);
     }
-    samples.forEach((sequence, i) => {
-      this.#logitsRows[firstSampleRow + i] = offset + count - 1;
-      this.#sampleAs(sequence, firstSampleRow + i);
-    });
+    for (let i = 0; i < samples.length; i++) {
+      this.#logitsRows[firstSampleRow + i] = offset + count - 1 - numDrafts;
+      this.#sampleAs(samples[i]!, firstSampleRow + i, 0);
+    }
+    for (let i = 1; i <= numDrafts; i++) {
+      this.#logitsRows[firstSampleRow + i] = offset + count - 1 - numDrafts + i;
+      this.#sampleAs(entry.sequence, firstSampleRow + i, i);
+    }
   }
 
   /** Prompt rows are not sampled for their tokens: the cheapest way will do. */
   #sampleGreedily(row: number): void {
+    this.#samplers[row] = undefined;
     this.#sampling.temperature[row] = 0;
     this.#sampling.topK[row] = 0;
     this.#sampling.topP[row] = 1;
@@ -96,14 +118,18 @@ export class BatchBuilder {
     this.#sampling.counter[row] = 0;
   }
 
-  #sampleAs(sequence: Sequence, row: number): void {
-    const { temperature, topK, topP, minP } = sequence.request.data.params;
-    this.#sampling.temperature[row] = temperature;
-    this.#sampling.topK[row] = Math.min(topK, this.#limits.vocabSize);
-    this.#sampling.topP[row] = topP;
-    this.#sampling.minP[row] = minP;
-    this.#sampling.seedLow[row] = sequence.seedLow;
-    this.#sampling.seedHigh[row] = sequence.seedHigh;
-    this.#sampling.counter[row] = sequence.numGenerated;
+  /** `ahead`: so many tokens after the next one. */
+  #sampleAs(sequence: Sequence, row: number, ahead: number): void {
+    const sampling = this.#sampling;
+    sampling.counter[row] = sequence.numTokens - sequence.promptLength + ahead;
+    sampling.topP[row] = sequence.topP;
+    if (this.#samplers[row] === sequence) return;
+    this.#samplers[row] = sequence;
+    const { temperature, topK, minP } = sequence.request.data.params;
+    sampling.temperature[row] = temperature;
+    sampling.topK[row] = Math.min(topK, this.#limits.vocabSize);
+    sampling.minP[row] = minP;
+    sampling.seedLow[row] = sequence.seedLow;
+    sampling.seedHigh[row] = sequence.seedHigh;
   }
 }

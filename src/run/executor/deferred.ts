@@ -15,3 +15,28 @@ export function deferred<Value>(): Deferred<Value> {
   });
   return { promise, resolve, reject };
 }
+
+/** Questions under way, by number. */
+export class Calls<Answer> {
+  readonly #open = new Map<number, Deferred<Answer>>();
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  open(call: number): Promise<Answer> {
+    const answer = deferred<Answer>();
+    this.#open.set(call, answer);
+    return answer.promise;
+  }
+
+  answer(call: number, value: Answer): void {
+    this.#open.get(call)?.resolve(value);
+    this.#open.delete(call);
+  }
+
+  fail(reason: unknown): void {
+    for (const call of this.#open.values()) call.reject(reason);
+    this.#open.clear();
+  }
+}

@@ -1,29 +1,46 @@
 // The engine loop: schedule → forward → look at the logits if someone wants to → sample → give out. It knows sessions and requests, but no threads and no promises of users.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ExecutorError } from '../../base/errors.ts';
+import type { GuideMaker } from '../decode/guided.ts';
+import type { NGramDecodingConfig } from '../decode/ngram.ts';
 import type { FinishReason, Stop } from '../decode/stop.ts';
+import type { KvCacheEvent } from '../kv/events.ts';
+import { PriorityQueue } from '../kv/queue.ts';
 import type { Session } from '../session/batch.ts';
 import { BatchBuilder } from './batch-builder.ts';
+import { advanceBeams, commonDelta, finalDeltas } from './beams.ts';
 import {
-  acceptToken,
   finalDelta,
   gatherPrompt,
   type PromptGathering,
-  pendingToken,
   perfMetrics,
+  takePlainTokens,
+  takeTokens,
   type Update,
 } from './emission.ts';
+import { prepareGuides } from './guides.ts';
 import { HostLogits } from './host-logits.ts';
 import type { Response, SequenceDelta } from './outputs.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
 import type { Request, RequestData, Sequence } from './request.ts';
-import { Scheduler, type SchedulerConfig } from './scheduler.ts';
-import { type ExecutorStatistics, type IterationStats, iterationStats, requestStats } from './statistics.ts';
+import { type CacheConfig, Scheduler, type SchedulerConfig } from './scheduler.ts';
+import { type ExecutorStatistics, IterationLog, requestStats } from './statistics.ts';
+import type { AskProcessors } from './user-processors.ts';
 
 export interface EngineOptions {
   readonly schedulerConfig?: SchedulerConfig;
+  readonly kvCacheConfig?: CacheConfig;
+  /** Tokens are proposed and checked several at a time; default: none are. */
+  readonly speculativeConfig?: NGramDecodingConfig;
   /** Steps whose statistics are kept; default 1000. */
   readonly iterStatsMaxIterations?: number;
+}
+
+/** Who helps with the logits. */
+export interface EngineHelpers {
+  /** How rows get to the user's processors. */
+  readonly ask?: AskProcessors;
+  readonly guides?: GuideMaker;
 }
 
 /** What happens to an engine from outside. Taken in between two steps. */
@@ -37,21 +54,32 @@ export class Engine {
   readonly #session: Session;
   readonly #builder: BatchBuilder;
   readonly #emit: (updates: readonly Update[]) => void;
+  readonly #helpers: EngineHelpers;
+  readonly #deadlines = new PriorityQueue<{ readonly at: number; readonly requestId: number }>((a, b) => a.at - b.at);
   readonly #inbox: EngineEvent[] = [];
   readonly #prompts = new Map<Request, PromptGathering>();
-  readonly #iterations: IterationStats[] = [];
-  readonly #maxIterations: number;
+  readonly #log: IterationLog;
   #iter = 0;
   #numCompleted = 0;
   #wake: (() => void) | undefined;
   #stopped = false;
 
-  constructor(session: Session, options: EngineOptions, emit: (updates: readonly Update[]) => void) {
+  constructor(
+    session: Session,
+    options: EngineOptions,
+    emit: (updates: readonly Update[]) => void,
+    helpers: EngineHelpers = {},
+  ) {
+    this.#helpers = helpers;
     this.#session = session;
     this.#emit = emit;
-    this.#maxIterations = options.iterStatsMaxIterations ?? 1000;
+    this.#log = new IterationLog(session.limits, options.iterStatsMaxIterations ?? 1000);
     this.#builder = new BatchBuilder(session.limits);
-    this.scheduler = new Scheduler(session.limits, options.schedulerConfig);
+    this.scheduler = new Scheduler(
+      session.limits,
+      { ...options.schedulerConfig, ...speculation(options.speculativeConfig) },
+      options.kvCacheConfig,
+    );
   }
 
   /** Takes in an event; the loop sees it before its next step. */
@@ -77,7 +105,8 @@ export class Engine {
   async step(): Promise<boolean> {
     const updates = this.#takeEvents();
     const time = Date.now();
-    const plan = this.scheduler.schedule();
+    this.#endOverdue(time, updates);
+    const plan = this.scheduler.schedule(time);
     if (plan.entries.length > 0) {
       const start = performance.now();
       try {
@@ -85,16 +114,22 @@ export class Engine {
       } catch (error) {
         this.#fail(error);
       }
-      this.#record(plan, { time, latency: performance.now() - start });
+      this.#record(plan, time, performance.now() - start);
     }
     if (updates.length > 0) this.#emit(updates);
     return plan.entries.length > 0;
   }
 
+  /** What happened to the cache's blocks since the last call. */
+  kvCacheEvents(): KvCacheEvent[] {
+    return this.scheduler.blocks.takeEvents();
+  }
+
   statistics(): ExecutorStatistics {
     const { blocks, requests, running, numWaiting, numPreemptions } = this.scheduler;
     return {
-      iterations: [...this.#iterations],
+      iterations: this.#log.read(),
+      specDecodingStats: this.#log.specDecodingStats(),
       requests: [...requests.values()].map(requestStats),
       kvCacheStats: blocks.stats(),
       numActiveRequests: running.length,
@@ -108,63 +143,135 @@ export class Engine {
 
   async #compute(plan: StepPlan): Promise<Update[]> {
     if (plan.copies !== undefined) await this.#session.copyBlocks(plan.copies.from, plan.copies.to);
-    await this.#session.forward(this.#builder.build(plan));
+    const forward = this.#session.forward(this.#builder.build(plan));
+    const failures = await this.#meanwhile(forward, plan);
     // A step of chunks that complete no prompt has no logits.
     if (plan.numLogits === 0) return [];
-    const host = await HostLogits.exchange(plan, this.#session);
+    const host = await HostLogits.exchange(plan, this.#session, { ask: this.#helpers.ask, failures });
     const { tokens, logprobs } = await this.#session.sample();
-    return plan.entries.flatMap((entry) => this.#update(entry, tokens, logprobs, host));
+    const updates: Update[] = [];
+    for (let i = 0; i < plan.entries.length; i++) {
+      const entry = plan.entries[i]!;
+      const { sequence } = entry;
+      if (sequence.request.beams !== undefined) {
+        if (sequence.index === 0) updates.push(...this.#updateBeams(beamsOf(plan, i), host));
+      } else this.#update(entry, tokens, logprobs, host, updates);
+    }
+    return updates;
+  }
+
+  /** What the host does while the device computes. */
+  async #meanwhile(forward: Promise<void>, plan: StepPlan): Promise<ReadonlyMap<Request, unknown>> {
+    const guides = prepareGuides(plan, this.#helpers.guides);
+    await forward;
+    return await guides;
   }
 
   /** Takes in what a step computed for one entry. What goes wrong here is that request's own. */
-  #update(entry: ScheduledSequence, tokens: Int32Array, logprobs: Float32Array, host: HostLogits): Update[] {
-    const { request } = entry.sequence;
+  #update(
+    entry: ScheduledSequence,
+    tokens: Int32Array,
+    logprobs: Float32Array,
+    host: HostLogits,
+    updates: Update[],
+  ): void {
+    const { sequence, samples, promptFrom, promptTo } = entry;
+    const { request } = sequence;
     try {
-      if (host.failures.has(request)) throw host.failures.get(request);
-      const prompt = gatherPrompt(entry, host, this.#gathering(request));
-      const deltas = entry.samples.flatMap((sequence, i) => {
-        const row = entry.firstSampleRow + i;
-        const pending = pendingToken(sequence, tokens[row]!, logprobs[row]!, row, host);
-        this.scheduler.append(sequence, pending.token);
-        sequence.numIterations++;
-        request.firstTokenTime ??= Date.now();
-        request.firstIter ??= this.#iter;
-        const { delta, stop } = acceptToken(sequence, pending);
-        if (stop !== undefined) this.scheduler.finish(sequence);
-        return delta === undefined ? [] : [delta];
-      });
-      return this.#respond(request, deltas, prompt);
+      if (host.failures.size > 0 && host.failures.has(request)) throw host.failures.get(request);
+      const prompt = promptTo > promptFrom ? gatherPrompt(entry, host, this.#gathering(request)) : undefined;
+      if (samples.length === 0 && prompt === undefined) return;
+      const outputs: SequenceDelta[] = [];
+      for (let i = 0; i < samples.length; i++) {
+        const part = i === 0 ? entry : { ...entry, sequence: samples[i]!, firstSampleRow: entry.firstSampleRow + i };
+        const delta = this.#takeIn(part, tokens, logprobs, host);
+        if (delta !== undefined) outputs.push(delta);
+      }
+      const response = this.#respond(request, outputs, prompt);
+      if (response !== undefined) updates.push({ response });
     } catch (error) {
-      for (const sequence of request.sequences) this.scheduler.finish(sequence);
-      this.#close(request);
-      return [{ requestId: request.data.requestId, error }];
+      updates.push(...this.#abandon(request, error));
     }
+  }
+
+  /** Takes in the tokens of one sequence. */
+  #takeIn(entry: ScheduledSequence, tokens: Int32Array, logprobs: Float32Array, host: HostLogits) {
+    const { sequence, numDrafts } = entry;
+    const { request } = sequence;
+    const taken = sequence.plain ? takePlainTokens(entry, tokens, logprobs) : takeTokens(entry, tokens, logprobs, host);
+    if (numDrafts > 0) this.#learn(entry, taken.numTaken - 1);
+    request.firstTokenTime ??= Date.now();
+    request.firstIter ??= this.#iter;
+    if (taken.stop !== undefined) this.scheduler.finish(sequence);
+    return taken.delta;
+  }
+
+  /** Proposals were checked: what the wrong ones left in the cache is forgotten. */
+  #learn({ sequence, numDrafts }: ScheduledSequence, numAccepted: number): void {
+    this.scheduler.blocks.truncate(sequence.table, sequence.numTokens - 1);
+    sequence.drafter!.learn(numAccepted);
+    this.#log.drafted(numDrafts, numAccepted);
+  }
+
+  /** Takes in what a step computed for the beams of a request. */
+  #updateBeams(entries: readonly ScheduledSequence[], host: HostLogits): Update[] {
+    const { request } = entries[0]!.sequence;
+    try {
+      const beams = request.beams!;
+      if (host.failures.has(request)) throw host.failures.get(request);
+      const prompt = gatherPrompt(entries[0]!, host, this.#gathering(request));
+      if (entries[0]!.samples.length === 0) return asUpdates(this.#respond(request, [], prompt));
+      request.firstTokenTime ??= Date.now();
+      request.firstIter ??= this.#iter;
+      const next = advanceBeams(beams, entries, host);
+      if (!beams.done) {
+        this.scheduler.regroup(
+          request,
+          next.map(({ from, node }) => ({ from, token: node.token })),
+        );
+        return asUpdates(this.#respond(request, commonDelta(request, beams), prompt));
+      }
+      for (const sequence of request.sequences) this.scheduler.finish(sequence);
+      return asUpdates(this.#respond(request, finalDeltas(request, beams), prompt));
+    } catch (error) {
+      return this.#abandon(request, error);
+    }
+  }
+
+  /** A request that cannot go on. */
+  #abandon(request: Request, error: unknown): Update[] {
+    for (const sequence of request.sequences) this.scheduler.finish(sequence);
+    this.#close(request);
+    return [{ requestId: request.data.requestId, error }];
   }
 
   #respond(
     request: Request,
     outputs: readonly SequenceDelta[],
     prompt?: Pick<Response, 'contextLogits' | 'promptLogprobs'>,
-  ): Update[] {
-    const { finished } = request;
-    if (outputs.length === 0 && prompt === undefined && !finished) return [];
+  ): Response | undefined {
     const { requestId, params } = request.data;
-    const metrics = finished && params.returnPerfMetrics;
-    if (finished) this.#close(request);
-    const response: Response = {
+    if (!request.finished) {
+      if (prompt !== undefined) return { requestId, outputs, finished: false, ...prompt };
+      return outputs.length === 0 ? undefined : { requestId, outputs, finished: false };
+    }
+    this.#close(request);
+    return {
       requestId,
       outputs,
-      finished,
+      finished: true,
       ...prompt,
-      ...(metrics ? { perfMetrics: perfMetrics(request, this.#iter, Date.now()) } : {}),
+      cachedTokens: request.cachedTokens,
+      ...(params.returnPerfMetrics ? { perfMetrics: perfMetrics(request, this.#iter, Date.now()) } : {}),
     };
-    return [{ response }];
   }
 
   #takeEvents(): Update[] {
+    if (this.#inbox.length === 0) return [];
     return this.#inbox.splice(0).flatMap((event) => {
       if (event.type === 'enqueue') {
-        this.scheduler.add(event.request);
+        const { requestId, arrivalTime, allottedTimeMs } = this.scheduler.add(event.request).data;
+        if (allottedTimeMs !== undefined) this.#deadlines.push({ at: arrivalTime + allottedTimeMs, requestId });
         return [];
       }
       const request = this.scheduler.requests.get(event.requestId);
@@ -174,15 +281,26 @@ export class Engine {
     });
   }
 
+  /** Ends requests that have taken longer than they may. */
+  #endOverdue(time: number, updates: Update[]): void {
+    for (let top = this.#deadlines.peek(); top !== undefined && top.at <= time; top = this.#deadlines.peek()) {
+      this.#deadlines.pop();
+      const request = this.scheduler.requests.get(top.requestId);
+      if (request !== undefined) updates.push(...this.#end(request, request.sequences, 'timeout'));
+    }
+  }
+
   /** Ends sequences from outside. */
   #end(request: Request, sequences: readonly Sequence[], finishReason: FinishReason): Update[] {
+    if (request.beams !== undefined) {
+      for (const sequence of request.sequences) this.scheduler.finish(sequence);
+      return asUpdates(this.#respond(request, finalDeltas(request, request.beams, finishReason)));
+    }
     const stop: Stop = { finishReason, stopReason: undefined, numDropped: 0 };
     const open = sequences.filter(({ status }) => status !== 'finished');
     for (const sequence of open) this.scheduler.finish(sequence);
-    return this.#respond(
-      request,
-      open.map((sequence) => finalDelta(sequence, stop)),
-    );
+    const deltas = open.map((sequence) => finalDelta(sequence, stop));
+    return asUpdates(this.#respond(request, deltas));
   }
 
   #gathering(request: Request): PromptGathering {
@@ -193,7 +311,9 @@ export class Engine {
 
   #close(request: Request): void {
     this.#prompts.delete(request);
+    for (const { guide } of request.sequences) guide?.[Symbol.dispose]();
     this.#numCompleted++;
+    this.#log.completed();
   }
 
   /** The session failed: nothing that is open can go on. */
@@ -206,13 +326,9 @@ export class Engine {
     throw new ExecutorError(`the engine failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
   }
 
-  #record(plan: StepPlan, { time, latency }: { time: number; latency: number }): void {
+  #record(plan: StepPlan, time: number, latency: number): void {
     for (const { request } of plan.admitted) request.firstScheduledTime ??= time;
-    const samples = plan.entries.flatMap((entry) => entry.samples);
-    const numCompleted = samples.filter(({ status }) => status === 'finished').length;
-    const step = { iter: this.#iter++, time, latency, numCompleted };
-    this.#iterations.push(iterationStats(plan, this.scheduler, this.#session.limits, step));
-    if (this.#iterations.length > this.#maxIterations) this.#iterations.shift();
+    this.#log.add(plan, this.scheduler, { iter: this.#iter++, time, latency });
   }
 
   /** Resolves with the next event. */
@@ -223,4 +339,20 @@ export class Engine {
     });
     this.#wake = undefined;
   }
+}
+
+/** The entries of the request whose first beam's entry is number `first`. */
+function beamsOf({ entries }: StepPlan, first: number): readonly ScheduledSequence[] {
+  const { request } = entries[first]!.sequence;
+  let end = first + 1;
+  while (entries[end]?.sequence.request === request) end++;
+  return entries.slice(first, end);
+}
+
+function asUpdates(response: Response | undefined): Update[] {
+  return response === undefined ? [] : [{ response }];
+}
+
+function speculation(speculativeConfig: NGramDecodingConfig | undefined) {
+  return speculativeConfig === undefined ? {} : { speculativeConfig };
 }

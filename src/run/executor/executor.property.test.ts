@@ -2,12 +2,14 @@
 // has alone.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FakeSession } from '../../../test/support/fake-session.ts';
+import { FakeSession, type FakeSessionOptions } from '../../../test/support/fake-session.ts';
+import type { NGramDecodingConfig } from '../decode/ngram.ts';
 import type { SamplingParams } from '../decode/sampling-params.ts';
+import type { BlockId } from '../kv/block-table.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import { Engine } from './engine.ts';
 import { checkRequest, type RequestData } from './request.ts';
-import type { CapacitySchedulerPolicy, SchedulerConfig } from './scheduler.ts';
+import type { CacheConfig, CapacitySchedulerPolicy, SchedulerConfig } from './scheduler.ts';
 
 interface Job {
   readonly prompt: readonly number[];
@@ -16,36 +18,67 @@ interface Job {
   /** Step at which it is cancelled. */
   readonly cancel: number | undefined;
   readonly priority: number;
+  readonly salt?: string;
 }
 
 function requestData(requestId: number, job: Job, limits: SessionLimits): RequestData {
   const { params, ...rest } = checkRequest(
-    { promptTokenIds: job.prompt, samplingParams: job.params, priority: job.priority },
+    {
+      promptTokenIds: job.prompt,
+      samplingParams: job.params,
+      priority: job.priority,
+      ...(job.salt === undefined ? {} : { cacheSalt: job.salt }),
+    },
     limits,
   );
   return { requestId, ...rest, params: { ...params, seed: params.seed ?? 0n }, arrivalTime: 0 };
 }
 
 /** Runs jobs to the end; each one's tokens by sequence, and how it ended. */
-async function runJobs(jobs: readonly Job[], limits: Partial<SessionLimits>, schedulerConfig: SchedulerConfig) {
-  const session = new FakeSession(limits);
+async function runJobs(
+  jobs: readonly Job[],
+  limits: FakeSessionOptions,
+  schedulerConfig: SchedulerConfig,
+  kvCacheConfig: CacheConfig = {},
+  speculativeConfig?: NGramDecodingConfig,
+) {
+  // Nobody may write what another holds, or what is known by content.
+  const onWrite = (block: number, offset: number): void => {
+    const { blocks } = engine.scheduler;
+    if (blocks.references(block as BlockId) !== 1) {
+      // Only those who begin with the prompt that is being computed hold its last block already.
+      const holders = engine.scheduler.running.filter(({ table }) =>
+        table.ids.subarray(0, table.numBlocks).includes(block),
+      );
+      const beginning = holders.every(
+        ({ request, numGenerated }) => request === holders[0]!.request && numGenerated === 0,
+      );
+      if (!beginning) throw new Error(`block ${block} is written while shared`);
+    }
+    if (offset < blocks.numKnown(block as BlockId)) throw new Error(`block ${block} is written though it is known`);
+  };
+  const session = new FakeSession({ ...limits, onWrite });
   const outputs = jobs.map((job) =>
-    Array.from({ length: job.params.bestOf ?? job.params.n ?? 1 }, () => ({ tokens: [] as number[], reason: '' })),
+    Array.from({ length: numOutputs(job) }, () => ({ tokens: [] as number[], reason: '' })),
   );
   const finished = new Set<number>();
-  const engine = new Engine(session, { schedulerConfig }, (updates) => {
-    for (const update of updates) {
-      if ('error' in update) throw update.error;
-      expect(finished.has(update.response.requestId)).toBe(false);
-      for (const delta of update.response.outputs) {
-        const output = outputs[update.response.requestId]![delta.index]!;
-        expect(output.reason).toBe('');
-        output.tokens.push(...delta.tokenIds);
-        output.reason = delta.finishReason ?? '';
+  const engine: Engine = new Engine(
+    session,
+    { schedulerConfig, kvCacheConfig, ...(speculativeConfig === undefined ? {} : { speculativeConfig }) },
+    (updates) => {
+      for (const update of updates) {
+        if ('error' in update) throw update.error;
+        expect(finished.has(update.response.requestId)).toBe(false);
+        for (const delta of update.response.outputs) {
+          const output = outputs[update.response.requestId]![delta.index]!;
+          expect(output.reason).toBe('');
+          output.tokens.push(...delta.tokenIds);
+          output.reason = delta.finishReason ?? '';
+        }
+        if (update.response.finished) finished.add(update.response.requestId);
       }
-      if (update.response.finished) finished.add(update.response.requestId);
-    }
-  });
+    },
+  );
   const lastEvent = Math.max(...jobs.map(({ arrival, cancel }) => Math.max(arrival, cancel ?? 0)));
   let busy = true;
   for (let step = 0; busy || step <= lastEvent; step++) {
@@ -60,11 +93,26 @@ async function runJobs(jobs: readonly Job[], limits: Partial<SessionLimits>, sch
   expect(blocks.freeNumBlocks).toBe(blocks.maxNumBlocks);
   expect(engine.scheduler.requests.size).toBe(0);
   expect(engine.scheduler.numWaiting).toBe(0);
-  return { outputs, finished, session, numPreemptions: engine.scheduler.numPreemptions };
+  return {
+    outputs,
+    finished,
+    session,
+    numPreemptions: engine.scheduler.numPreemptions,
+    stats: blocks.stats(),
+    spec: engine.statistics().specDecodingStats,
+  };
+}
+
+function numOutputs({ params }: Job): number {
+  return params.useBeamSearch ? (params.n ?? 1) : (params.bestOf ?? params.n ?? 1);
 }
 
 /** What a job gives alone, in a roomy pool: each sequence as a request of its own with the derived seed. */
 async function alone(job: Job): Promise<{ tokens: number[]; reason: string }[]> {
+  if (job.params.useBeamSearch) {
+    const { outputs } = await runJobs([{ ...job, arrival: 0, cancel: undefined }], { maxNumTokens: 64 }, {});
+    return outputs[0]!;
+  }
   const sequences = [];
   for (let index = 0; index < (job.params.bestOf ?? job.params.n ?? 1); index++) {
     const { n: _, bestOf: __, ...params } = job.params;
@@ -119,12 +167,19 @@ function jobs(count: number, maxPrompt: number, maxTokens: number, maxN: number)
   return fc.array(job, { minLength: count, maxLength: count });
 }
 
-async function expectAlone(all: readonly Job[], limits: Partial<SessionLimits>, config: SchedulerConfig) {
-  const run = await runJobs(all, limits, config);
+async function expectAlone(
+  all: readonly Job[],
+  limits: Partial<SessionLimits>,
+  config: SchedulerConfig,
+  cache: CacheConfig = {},
+) {
+  const run = await runJobs(all, limits, config, cache);
   for (const [id, job] of all.entries()) {
     const expected = await alone(job);
     expect(run.finished.has(id)).toBe(true);
     run.outputs[id]!.forEach(({ tokens, reason }, index) => {
+      // A search that is cancelled gives the best it has, which need not be the best of all.
+      if (job.cancel !== undefined && job.params.useBeamSearch) return;
       if (reason === 'cancelled') expect(tokens).toEqual(expected[index]!.tokens.slice(0, tokens.length));
       else expect({ tokens, reason }).toEqual(expected[index]);
     });
@@ -186,6 +241,143 @@ describe('64 requests that come and go', () => {
       { numRuns: 40, seed: 5 },
     );
     expect(copies).toBeGreaterThan(100);
+    expect(preemptions).toBeGreaterThan(10);
+  });
+
+  it('search with beams beside those who sample', async () => {
+    let copies = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        jobs(40, 16, 14, 2),
+        fc.array(
+          fc.record({
+            n: fc.integer({ min: 1, max: 4 }),
+            lengthPenalty: fc.constantFrom(0, 1),
+            earlyStopping: fc.nat(2),
+          }),
+          { minLength: 20, maxLength: 20 },
+        ),
+        fc.constantFrom(...policies),
+        fc.constantFrom(512, 24, 20),
+        fc.boolean(),
+        async (base, searches, capacitySchedulerPolicy, numBlocks, enableBlockReuse) => {
+          const all = base.map((job, i): Job => {
+            const search = searches[i];
+            if (search === undefined) return job;
+            const { maxTokens, endId, stopWords, minTokens } = job.params;
+            const params = {
+              ...search,
+              maxTokens,
+              minTokens,
+              endId,
+              stopWords,
+              bestOf: Math.max(search.n, 2),
+              useBeamSearch: true,
+            };
+            return { ...job, params: params as SamplingParams };
+          });
+          const run = await expectAlone(all, { numBlocks }, { capacitySchedulerPolicy }, { enableBlockReuse });
+          copies += run.session.numCopies;
+          if (capacitySchedulerPolicy !== 'max_utilization') expect(run.numPreemptions).toBe(0);
+        },
+      ),
+      { numRuns: 40, seed: 6 },
+    );
+    expect(copies).toBeGreaterThan(100);
+  });
+
+  it('search on where they had to give way', async () => {
+    const all = Array.from(
+      { length: 6 },
+      (_, i): Job => ({
+        prompt: [i, 1, 2, 3, i, i].slice(0, 3 + (i % 4)),
+        params: { useBeamSearch: true, n: 2, bestOf: 3, maxTokens: 40 - i },
+        arrival: i,
+        cancel: undefined,
+        priority: 0.5,
+      }),
+    );
+    const run = await expectAlone(
+      all,
+      { numBlocks: 34, maxBatchSize: 24 },
+      { capacitySchedulerPolicy: 'max_utilization' },
+    );
+    expect(run.numPreemptions).toBeGreaterThan(2);
+  });
+
+  it('propose tokens, and take those that would have come anyway', async () => {
+    let drafts = 0;
+    let accepted = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        jobs(32, 24, 24, 2),
+        fc.constantFrom(...policies),
+        fc.constantFrom(512, 24, 13),
+        fc.constantFrom(8, 17, 32),
+        fc.constantFrom(1, 2, 3, undefined),
+        fc.record({
+          decodingType: fc.constant('ngram' as const),
+          maxDraftLen: fc.integer({ min: 1, max: 9 }),
+          maxMatchingNgramSize: fc.integer({ min: 2, max: 5 }),
+        }),
+        fc.boolean(),
+        async (base, capacitySchedulerPolicy, numBlocks, maxNumLogits, memory, speculative, enableBlockReuse) => {
+          const all = base.map((job): Job => ({ ...job, prompt: [...job.prompt, ...job.prompt].slice(0, 24) }));
+          const session = { numBlocks, maxNumLogits, vocabSize: 10, ...(memory === undefined ? {} : { memory }) };
+          const known = all.map(({ params, ...job }): Job => {
+            const { endId: _, stopWords: __, ...rest } = params;
+            return { ...job, prompt: job.prompt.map((token) => token % 10), params: rest };
+          });
+          const config = { capacitySchedulerPolicy };
+          const with_ = await runJobs(known, session, config, { enableBlockReuse }, speculative);
+          const without = await runJobs(known, { ...session, numBlocks: 512 }, {}, { enableBlockReuse: false });
+          with_.outputs.forEach((sequences, id) => {
+            sequences.forEach(({ tokens, reason }, index) => {
+              const expected = without.outputs[id]![index]!.tokens;
+              if (known[id]!.cancel === undefined) expect({ tokens, reason }).toEqual(without.outputs[id]![index]);
+              else expect(tokens.slice(0, expected.length)).toEqual(expected.slice(0, tokens.length));
+            });
+          });
+          drafts += with_.spec.numDraftTokens;
+          accepted += with_.spec.numAcceptedTokens;
+          expect(with_.spec.numAcceptedTokens).toBeLessThanOrEqual(with_.spec.numDraftTokens);
+        },
+      ),
+      { numRuns: 40, seed: 8 },
+    );
+    expect(drafts).toBeGreaterThan(1000);
+    expect(accepted).toBeGreaterThan(500);
+    expect(accepted).toBeLessThan(drafts);
+  });
+
+  it('find what others left in the cache, and give the same', async () => {
+    let reused = 0;
+    let preemptions = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        jobs(48, 12, 16, 3),
+        fc.array(fc.array(fc.nat(3), { minLength: 4, maxLength: 16 }), { minLength: 3, maxLength: 3 }),
+        fc.array(fc.record({ prefix: fc.nat(3), salted: fc.boolean() }), { minLength: 48, maxLength: 48 }),
+        fc.constantFrom(...policies),
+        fc.constantFrom(512, 40, 20, 13),
+        fc.record({ enableBlockReuse: fc.constantFrom(true, true, false), enablePartialReuse: fc.boolean() }),
+        fc.constantFrom(undefined, 3, 5),
+        async (base, prefixes, choices, capacitySchedulerPolicy, numBlocks, cache, contextChunkSize) => {
+          const all = base.map((job, i): Job => {
+            const { prefix, salted } = choices[i]!;
+            const prompt = [...(prefixes[prefix] ?? []), ...job.prompt].slice(0, 34);
+            return { ...job, prompt, ...(salted ? { salt: 'pepper' } : {}) };
+          });
+          const chunk = contextChunkSize === undefined ? {} : { contextChunkSize };
+          const run = await expectAlone(all, { numBlocks }, { capacitySchedulerPolicy, ...chunk }, cache);
+          reused += run.stats.reusedBlocks;
+          preemptions += run.numPreemptions;
+          if (!cache.enableBlockReuse) expect(run.stats.reusedBlocks).toBe(0);
+        },
+      ),
+      { numRuns: 40, seed: 3 },
+    );
+    expect(reused).toBeGreaterThan(1000);
     expect(preemptions).toBeGreaterThan(10);
   });
 

@@ -4,6 +4,7 @@ import { FakeSession, type FakeSessionOptions } from '../../../test/support/fake
 import { openResources } from '../../base/dispose.ts';
 import { ExecutorError, RequestError, TargetError, UsageError } from '../../base/errors.ts';
 import type { SamplingParams } from '../decode/sampling-params.ts';
+import { blockHashes } from '../kv/block-keys.ts';
 import { connectInThread, connectWorker } from './connect.ts';
 import { Executor } from './executor.ts';
 import type { RequestHandle } from './handle.ts';
@@ -139,6 +140,36 @@ describe('Executor', () => {
     expect(tiny.results.map(({ contextLogits }) => contextLogits!.shape)).toEqual(new Array(4).fill([7, 32]));
   });
 
+  it('finds a prompt that it has seen, and still returns the logits of all of it', async () => {
+    const { executor } = await open(
+      { maxNumTokens: 16 },
+      { session: { ...session, kvCacheConfig: { eventBufferMaxSize: 100 } } },
+    );
+    await using _ = executor;
+    const { executor: fresh } = await open({}, { session: { ...session, kvCacheConfig: { enableBlockReuse: false } } });
+    await using __ = fresh;
+    const long = Array.from({ length: 30 }, (_, i) => (i * 7) % 32);
+    const ask = async (to: Executor, samplingParams: SamplingParams, cacheSalt?: string) =>
+      await to
+        .enqueue({ promptTokenIds: long, samplingParams, ...(cacheSalt === undefined ? {} : { cacheSalt }) })
+        .result();
+    const all = { maxTokens: 4, promptLogprobs: 1, returnContextLogits: true };
+    expect((await ask(executor, { maxTokens: 4 })).cachedTokens).toBe(0);
+    const again = await ask(executor, { maxTokens: 4 });
+    expect(again.cachedTokens).toBe(29);
+    expect((await ask(executor, { maxTokens: 4 }, 'salt')).cachedTokens).toBe(0);
+    const withLogits = await ask(executor, all);
+    expect(withLogits.cachedTokens).toBe(0);
+    expect({ ...withLogits, requestId: 1 }).toEqual({ ...(await ask(fresh, all)), requestId: 1 });
+    expect(again.outputs).toEqual((await ask(fresh, { maxTokens: 4 })).outputs);
+    expect((await ask(fresh, { maxTokens: 4 })).cachedTokens).toBe(0);
+    const { kvCacheStats } = await executor.statistics();
+    expect(kvCacheStats.reusedBlocks).toBe(8);
+    const stored = (await executor.kvCacheEvents()).flatMap(({ data }) => (data.type === 'stored' ? data.blocks : []));
+    expect(stored.map(({ blockHash }) => blockHash)).toEqual(expect.arrayContaining(blockHashes(long, 4)));
+    expect(await fresh.kvCacheEvents()).toEqual([]);
+  });
+
   it('forks n sequences, and keeps the best of bestOf', async () => {
     const { fake, executor } = await open();
     await using _ = executor;
@@ -164,6 +195,67 @@ describe('Executor', () => {
     await using _ = executor;
     const draws = await Promise.all([1, 2, 3, 4].map(() => tokensOf(executor, { temperature: 1.5 })));
     expect(new Set(draws.map(String)).size).toBeGreaterThan(1);
+  });
+
+  it('streams what all beams have in common, and gives the best ones whole', async () => {
+    const { fake, executor } = await open({ stepTime: 1, vocabSize: 8 });
+    await using _ = executor;
+    const search = async (samplingParams: SamplingParams) => {
+      const handle = executor.enqueue({
+        promptTokenIds: prompt,
+        samplingParams: { useBeamSearch: true, n: 3, bestOf: 4, maxTokens: 20, ...samplingParams },
+      });
+      const responses = await collect(handle);
+      return { responses, outputs: (await handle.result()).outputs };
+    };
+    const { responses, outputs } = await search({ logprobs: 1, returnGenerationLogits: true });
+    expect(outputs.map(({ index, tokenIds }) => [index, tokenIds.length])).toEqual([0, 1, 2].map((i) => [i, 20]));
+    const sums = outputs.map(({ cumulativeLogprob }) => cumulativeLogprob);
+    expect(sums).toEqual([...sums].sort((a, b) => b - a));
+    for (const { tokenIds, logprobs, generationLogits, cumulativeLogprob } of outputs) {
+      expect(logprobs!.map(([first]) => first!.tokenId)).toEqual(tokenIds);
+      expect(logprobs!.reduce((sum, [first]) => sum + first!.logprob, 0)).toBeCloseTo(cumulativeLogprob, 4);
+      expect(generationLogits!.shape).toEqual([20, 8]);
+    }
+    // The best one came in parts, never taken back; the others at the end.
+    const parts = responses.flatMap((response) => response.outputs).filter(({ index }) => index === 0);
+    expect(parts.flatMap(({ tokenIds }) => tokenIds)).toEqual(outputs[0]!.tokenIds);
+    expect(parts.length).toBeGreaterThan(2);
+    expect(fake.numCopies).toBeGreaterThan(10);
+    // It is at least as good as taking the likeliest token each time.
+    const greedy = await executor.enqueue({ promptTokenIds: prompt, samplingParams: { maxTokens: 20 } }).result();
+    expect(sums[0]!).toBeGreaterThanOrEqual(greedy.outputs[0]!.cumulativeLogprob);
+
+    const [best] = outputs;
+    const word = best!.tokenIds.slice(8, 10);
+    const stopped = await search({ stopWords: [word] });
+    for (const { tokenIds, finishReason, stopReason } of stopped.outputs) {
+      if (finishReason === 'stop') expect(stopReason).toEqual(word);
+      expect(String(tokenIds)).not.toContain(String(word));
+    }
+    expect(stopped.outputs.some(({ finishReason }) => finishReason === 'stop')).toBe(true);
+    expect((await search({ bestOf: 16, n: 1, beamWidthArray: [1] as never }).catch(String)) as string).toContain('16');
+    const narrow = await search({ beamWidthArray: [4, 2, 1], n: 1, bestOf: 4 });
+    expect(narrow.outputs[0]!.tokenIds).toHaveLength(20);
+    const diverse = await search({ beamSearchDiversityRate: 3 });
+    expect(diverse.outputs.map(({ tokenIds }) => tokenIds)).not.toEqual(outputs.map(({ tokenIds }) => tokenIds));
+    await expect(search({ badTokenIds: [0, 1, 2, 3, 4, 5, 6, 7] })).rejects.toThrow('no token is left');
+    expect((await executor.statistics()).kvCacheStats.usedNumBlocks).toBe(0);
+  });
+
+  it('ends a beam search from outside with what it has', async () => {
+    const { executor } = await open({ stepTime: 1 });
+    await using _ = executor;
+    const handle = executor.enqueue({
+      promptTokenIds: prompt,
+      samplingParams: { useBeamSearch: true, n: 2, maxTokens: 50 },
+    });
+    await nextStep();
+    handle.cancel();
+    const { outputs } = await handle.result();
+    expect(outputs.map(({ finishReason }) => finishReason)).toEqual(['cancelled', 'cancelled']);
+    await nextStep();
+    expect((await executor.statistics()).kvCacheStats.usedNumBlocks).toBe(0);
   });
 
   it('stops at stop words that are cut across tokens, and gives no token of them out', async () => {
@@ -259,7 +351,8 @@ describe('Executor', () => {
       [{ promptTokenIds: prompt, priority: 2 }, 'priority'],
       [{ promptTokenIds: prompt, priority: Number.NaN }, 'priority'],
       [{ promptTokenIds: prompt, samplingParams: { temperature: Number.NaN } }, 'samplingParams.temperature'],
-      [{ promptTokenIds: prompt, samplingParams: { useBeamSearch: true } }, 'not supported yet'],
+      [{ promptTokenIds: prompt, samplingParams: { useBeamSearch: true, n: 9 } }, 'at most 8'],
+      [{ promptTokenIds: prompt, samplingParams: { lookaheadConfig: {} } }, 'not supported yet'],
     ];
     for (const [request, message] of refused) {
       expect(() => executor.enqueue(request)).toThrow(RequestError);
@@ -309,6 +402,8 @@ describe('Executor', () => {
       [{ maxQueueSize: 0 }, 'maxQueueSize'],
       [{ iterStatsMaxIterations: Number.NaN }, 'iterStatsMaxIterations'],
       [{ schedulerConfig: { contextChunkSize: 0 } }, 'schedulerConfig.contextChunkSize'],
+      [{ speculativeConfig: { decodingType: 'eagle' as never } }, "'ngram'"],
+      [{ speculativeConfig: { decodingType: 'ngram', maxDraftLen: 0 } }, 'speculativeConfig.maxDraftLen'],
       [{ schedulerConfig: { capacitySchedulerPolicy: 'greedy' as never } }, 'max_utilization'],
       [{ schedulerConfig: { policy: 'max_utilization' } as never }, 'capacitySchedulerPolicy'],
     ];

@@ -2,14 +2,16 @@
 
 import { track } from '../../base/dispose.ts';
 import { deserializeError, ExecutorError, RequestError } from '../../base/errors.ts';
+import type { KvCacheEvent } from '../kv/events.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import { connectWorker } from './connect.ts';
-import { type Deferred, deferred } from './deferred.ts';
+import { Calls, deferred } from './deferred.ts';
 import { type HandleOwner, RequestHandle } from './handle.ts';
 import { checkExecutorOptions } from './options.ts';
 import type { Connect, Connection, ExecutorOptions, FromEngine } from './protocol.ts';
 import { checkRequest, type RequestData, type RequestOptions } from './request.ts';
 import type { ExecutorStatistics } from './statistics.ts';
+import { UserProcessors } from './user-processors.ts';
 
 /** How long an engine may take to end before its thread is ended for it, milliseconds. */
 const patience = 30_000;
@@ -20,8 +22,10 @@ export class Executor implements AsyncDisposable {
   readonly limits: SessionLimits;
   readonly #connection: Connection;
   readonly #maxQueueSize: number;
+  readonly #processors: UserProcessors;
   readonly #open = new Map<number, RequestHandle>();
-  readonly #calls = new Map<number, Deferred<ExecutorStatistics>>();
+  readonly #statistics = new Calls<ExecutorStatistics>();
+  readonly #events = new Calls<readonly KvCacheEvent[]>();
   readonly #gone: Promise<void>;
   readonly #owner: HandleOwner;
   #failure: Error | undefined;
@@ -32,6 +36,7 @@ export class Executor implements AsyncDisposable {
     this.limits = line.limits;
     this.#connection = line.connection;
     this.#gone = line.gone;
+    this.#processors = new UserProcessors(options.batchedLogitsProcessor, (requestId) => this.#open.get(requestId));
     this.#maxQueueSize = options.maxQueueSize ?? 100_000;
     this.#owner = {
       cancel: (requestId) => this.#connection.post({ type: 'cancel', requestId }),
@@ -53,7 +58,8 @@ export class Executor implements AsyncDisposable {
     checkExecutorOptions(options);
     const untrack = track('executor');
     try {
-      const line = await openLine(connect(options));
+      const { batchedLogitsProcessor: _, ...plain } = options;
+      const line = await openLine(connect(plain));
       void line.gone.then(untrack);
       return new Executor(line, options);
     } catch (error) {
@@ -81,7 +87,8 @@ export class Executor implements AsyncDisposable {
       params: { ...params, seed: params.seed ?? randomSeed() },
       arrivalTime: Date.now(),
     };
-    const handle = new RequestHandle(data, this.#owner);
+    const { logitsProcessor = [] } = options.samplingParams ?? {};
+    const handle = new RequestHandle(data, this.#owner, [logitsProcessor].flat());
     this.#open.set(data.requestId, handle);
     this.#connection.post({ type: 'enqueue', request: data });
     this.#hold();
@@ -91,13 +98,12 @@ export class Executor implements AsyncDisposable {
 
   /** The newest steps, the open requests and the KV cache in numbers. */
   async statistics(): Promise<ExecutorStatistics> {
-    if (this.#failure !== undefined) throw this.#failure;
-    const call = this.#nextId++;
-    const answer = deferred<ExecutorStatistics>();
-    this.#calls.set(call, answer);
-    this.#connection.post({ type: 'statistics', call });
-    this.#hold();
-    return answer.promise;
+    return await this.#ask('statistics', this.#statistics);
+  }
+
+  /** What happened to the blocks of the KV cache since the last call; needs `kvCacheConfig.eventBufferMaxSize`. For one reader. */
+  async kvCacheEvents(): Promise<readonly KvCacheEvent[]> {
+    return await this.#ask('kvCacheEvents', this.#events);
   }
 
   /** Ends open requests with ExecutorError, then the engine. Idempotent. */
@@ -115,6 +121,14 @@ export class Executor implements AsyncDisposable {
     clearTimeout(timer);
   }
 
+  #ask<Answer>(type: 'statistics' | 'kvCacheEvents', calls: Calls<Answer>): Promise<Answer> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const answer = calls.open(this.#nextId);
+    this.#connection.post({ type, call: this.#nextId++ });
+    this.#hold();
+    return answer;
+  }
+
   #receive(message: FromEngine): void {
     switch (message.type) {
       case 'updates':
@@ -125,12 +139,20 @@ export class Executor implements AsyncDisposable {
         }
         break;
       case 'statistics':
-        this.#calls.get(message.call)?.resolve(message.statistics);
-        this.#calls.delete(message.call);
+        this.#statistics.answer(message.call, message.statistics);
+        this.#hold();
+        break;
+      case 'kvCacheEvents':
+        this.#events.answer(message.call, message.events);
         this.#hold();
         break;
       case 'failed':
         this.#fail(deserializeError(message.error));
+        break;
+      case 'process':
+        void this.#processors
+          .process(message.rows)
+          .then((rows) => this.#connection.post({ type: 'processed', call: message.call, rows }));
         break;
       case 'ready':
         break;
@@ -143,8 +165,8 @@ export class Executor implements AsyncDisposable {
   #fail(error: Error): void {
     this.#failure ??= error;
     for (const handle of [...this.#open.values()]) handle.fail(this.#failure);
-    for (const call of this.#calls.values()) call.reject(this.#failure);
-    this.#calls.clear();
+    this.#statistics.fail(this.#failure);
+    this.#events.fail(this.#failure);
     this.#hold();
   }
 
@@ -162,7 +184,7 @@ export class Executor implements AsyncDisposable {
 
   /** The process stays alive while someone waits, and no longer. */
   #hold(): void {
-    this.#connection.hold(this.#open.size + this.#calls.size > 0);
+    this.#connection.hold(this.#open.size + this.#statistics.size + this.#events.size > 0);
   }
 }
 

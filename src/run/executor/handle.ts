@@ -1,6 +1,7 @@
 // A request in the user's hands: an async iterable of what is new, and a promise of the whole. What arrives is kept once, as the result in the making; reading takes what lies
 // between the reader's marks and the end, so a slow reader gets fewer, larger responses and holds no more memory than the result.
 import type { TokenLogprobs } from '../decode/logprobs.ts';
+import type { UserLogitsProcessor } from '../decode/sampling-params.ts';
 import type { FinishReason, StopReason } from '../decode/stop.ts';
 import { deferred } from './deferred.ts';
 import {
@@ -59,23 +60,29 @@ class Accumulated {
 /** A request that was handed to an executor. Read it by one `for await`, or await `result()`, or both. */
 export class RequestHandle implements AsyncIterable<Response> {
   readonly requestId: number;
+  /** The user's logits processors. */
+  readonly processors: readonly UserLogitsProcessor[];
   readonly #data: RequestData;
   readonly #owner: HandleOwner;
   readonly #sequences: readonly Accumulated[];
   #contextLogits: LogitsTensor | undefined;
   #promptLogprobs: readonly TokenLogprobs[] | undefined;
   #promptRead = false;
+  #cachedTokens = 0;
   #perfMetrics: RequestPerfMetrics | undefined;
   #settled = false;
   #error: { readonly cause: unknown } | undefined;
   #news = deferred<void>();
   readonly #end = deferred<void>();
 
-  constructor(data: RequestData, owner: HandleOwner) {
+  constructor(data: RequestData, owner: HandleOwner, processors: readonly UserLogitsProcessor[] = []) {
+    this.processors = processors;
     this.requestId = data.requestId;
     this.#data = data;
     this.#owner = owner;
-    this.#sequences = Array.from({ length: data.params.bestOf }, () => new Accumulated());
+    // Of beams only the best are told of.
+    const { beam, n, bestOf } = data.params;
+    this.#sequences = Array.from({ length: beam === undefined ? bestOf : n }, () => new Accumulated());
     // A request nobody waits for must not end the process when it fails.
     this.#end.promise.catch(() => {});
   }
@@ -110,6 +117,7 @@ export class RequestHandle implements AsyncIterable<Response> {
       promptTokenIds: this.#data.promptTokenIds,
       outputs: bestSequences(outputs, n),
       ...this.#promptParts(),
+      cachedTokens: this.#cachedTokens,
       ...(this.#perfMetrics === undefined ? {} : { perfMetrics: this.#perfMetrics }),
     };
   }
@@ -136,6 +144,7 @@ export class RequestHandle implements AsyncIterable<Response> {
     this.#contextLogits ??= response.contextLogits;
     this.#promptLogprobs ??= response.promptLogprobs;
     this.#perfMetrics ??= response.perfMetrics;
+    this.#cachedTokens = response.cachedTokens ?? 0;
     if (response.finished) this.#settle();
     this.#ring();
   }
@@ -192,6 +201,7 @@ export class RequestHandle implements AsyncIterable<Response> {
       outputs,
       finished,
       ...prompt,
+      ...(finished ? { cachedTokens: this.#cachedTokens } : {}),
       ...(finished && this.#perfMetrics !== undefined ? { perfMetrics: this.#perfMetrics } : {}),
     };
   }

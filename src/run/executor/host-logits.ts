@@ -1,25 +1,33 @@
 // The part of a step in which the host looks at the logits: processors change rows before they are sampled, log-probabilities and logits that requests asked for are read.
 // A step in which nobody asks for any of this never copies logits off the device.
-import { RequestError } from '../../base/errors.ts';
-import { argmax } from '../../kernels/sample/reference.ts';
+import { deserializeError, RequestError } from '../../base/errors.ts';
+import { argmax, logSumExp } from '../../kernels/sample/reference.ts';
 import { type TokenLogprobs, tokenLogprobs } from '../decode/logprobs.ts';
 import type { Session } from '../session/batch.ts';
 import type { LogitsTensor } from './outputs.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
-import type { Request, Sequence } from './request.ts';
+import type { Request } from './request.ts';
+import type { AskProcessors } from './user-processors.ts';
 
 function wantsRows({ samples, promptFrom, promptTo }: ScheduledSequence): boolean {
   if (promptTo > promptFrom) return true;
-  return samples.some(({ request, processors }) => {
-    const { logprobs, returnGenerationLogits } = request.data.params;
-    return processors.length > 0 || logprobs !== undefined || returnGenerationLogits;
-  });
+  for (let i = 0; i < samples.length; i++) if (samples[i]!.wantsRow) return true;
+  return false;
+}
+
+export interface ExchangeOptions {
+  /** How rows get to the user's processors. */
+  readonly ask?: AskProcessors | undefined;
+  /** Requests that have failed in this step already. */
+  readonly failures?: ReadonlyMap<Request, unknown>;
 }
 
 /** The logits of a step as the model computed them, when someone wants them. */
 export class HostLogits {
   readonly #rows: Float32Array | undefined;
+  #changed: Float32Array | undefined;
   readonly #width: number;
+  readonly #norms = new Map<number, number>();
   /** Requests whose processors threw, and what. */
   readonly failures = new Map<Request, unknown>();
 
@@ -29,12 +37,20 @@ export class HostLogits {
   }
 
   /** Reads the logits if someone wants them, and writes them back changed if someone's processors change them. */
-  static async exchange(plan: StepPlan, session: Session): Promise<HostLogits> {
+  static async exchange(
+    plan: StepPlan,
+    session: Session,
+    { ask, failures }: ExchangeOptions = {},
+  ): Promise<HostLogits> {
     const width = session.limits.vocabSize;
     if (!plan.entries.some(wantsRows)) return new HostLogits(undefined, width);
     const host = new HostLogits(await session.readLogits(), width);
-    const processed = host.#process(plan);
-    if (processed !== undefined) await session.writeLogits(processed);
+    for (const [request, error] of failures ?? []) host.failures.set(request, error);
+    if (ask !== undefined) await host.#askUser(plan, ask);
+    host.#process(plan);
+    host.#guide(plan);
+    host.#checkRows(plan);
+    if (host.#changed !== undefined) await session.writeLogits(host.#changed);
     return host;
   }
 
@@ -43,8 +59,21 @@ export class HostLogits {
     return this.#rows?.subarray(index * this.#width, (index + 1) * this.#width);
   }
 
+  /** One row as the user's processors left it. */
+  changedRow(index: number): Float32Array {
+    return (this.#changed ?? this.#rows!).subarray(index * this.#width, (index + 1) * this.#width);
+  }
+
   logprobs(index: number, token: number, count: number): TokenLogprobs {
     return tokenLogprobs(this.row(index)!, token, count);
+  }
+
+  /** Log-probability of one token. */
+  logprob(index: number, token: number): number {
+    const row = this.row(index)!;
+    let norm = this.#norms.get(index);
+    if (norm === undefined) this.#norms.set(index, (norm = logSumExp(row)));
+    return row[token]! - norm;
   }
 
   /** A copy of `count` rows. */
@@ -53,27 +82,67 @@ export class HostLogits {
     return { data, shape: [count, this.#width] };
   }
 
-  /** The rows after all processors, in an array of their own; undefined when there are none. */
-  #process({ entries, numLogits }: StepPlan): Float32Array | undefined {
-    let rows: Float32Array | undefined;
+  /** Excludes what grammars do not allow. */
+  #guide({ entries }: StepPlan): void {
     for (const { samples, firstSampleRow } of entries) {
-      samples.forEach((sequence, i) => {
-        if (sequence.processors.length === 0) return;
-        rows ??= this.#rows!.slice(0, numLogits * this.#width);
-        const start = (firstSampleRow + i) * this.#width;
-        this.#processRow(sequence, rows.subarray(start, start + this.#width));
+      samples.forEach(({ guide, request }, i) => {
+        if (guide !== undefined && !this.failures.has(request)) guide.mask(this.#own(firstSampleRow + i));
       });
     }
-    return rows;
   }
 
-  #processRow(sequence: Sequence, row: Float32Array): void {
-    try {
-      for (const process of sequence.processors) process(row, sequence);
-      if (argmax(row) < 0)
-        throw new RequestError('no token is left to sample: biases, bad words or n-gram rules exclude them all');
-    } catch (error) {
-      this.failures.set(sequence.request, error);
+  /** A row that may be changed: those as the model computed them are kept. */
+  #own(index: number): Float32Array {
+    this.#changed ??= this.#rows!.slice();
+    return this.changedRow(index);
+  }
+
+  /** Sends the rows of all whose user has a processor over to it. */
+  async #askUser({ entries }: StepPlan, ask: AskProcessors): Promise<void> {
+    const asked = entries.flatMap(({ samples, firstSampleRow }) =>
+      samples.flatMap((sequence, i) =>
+        sequence.request.data.params.userProcessor === undefined ? [] : [{ sequence, row: firstSampleRow + i }],
+      ),
+    );
+    if (asked.length === 0) return;
+    const answers = await ask(
+      asked.map(({ sequence: { request, index, tokens, numTokens, promptLength }, row }) => ({
+        requestId: request.data.requestId,
+        index,
+        tokenIds: tokens.slice(0, numTokens),
+        promptLength,
+        logits: this.row(row)!.slice(),
+        batched: request.data.params.userProcessor === 'batched',
+      })),
+    );
+    asked.forEach(({ sequence, row }, i) => {
+      const answer = answers[i]!;
+      if ('error' in answer) this.failures.set(sequence.request, deserializeError(answer.error));
+      else this.#own(row).set(answer.logits);
+    });
+  }
+
+  /** The processors that requests ask for. */
+  #process({ entries }: StepPlan): void {
+    for (const { samples, firstSampleRow } of entries) {
+      samples.forEach((sequence, i) => {
+        if (sequence.processors.length === 0 || this.failures.has(sequence.request)) return;
+        const row = this.#own(firstSampleRow + i);
+        for (const process of sequence.processors) process(row, sequence);
+      });
+    }
+  }
+
+  /** A row from which everything is excluded ends its request. */
+  #checkRows({ entries }: StepPlan): void {
+    if (this.#changed === undefined) return;
+    for (const { samples, firstSampleRow } of entries) {
+      samples.forEach(({ wantsRow, request }, i) => {
+        if (!wantsRow || request.beams !== undefined || this.failures.has(request)) return;
+        if (argmax(this.changedRow(firstSampleRow + i)) >= 0 || argmax(this.row(firstSampleRow + i)!) < 0) return;
+        const reason = 'no token is left to sample: biases, bad words, n-gram rules or a grammar exclude them all';
+        this.failures.set(request, new RequestError(reason));
+      });
     }
   }
 }

@@ -3,11 +3,22 @@
 /** @module typert/executor */
 
 export { ExecutorError, RequestError } from '../../base/errors.ts';
+export type { GuidedDecodingConfig } from '../decode/guided.ts';
 export type { Logprob, TokenLogprobs } from '../decode/logprobs.ts';
+export type { NGramDecodingConfig } from '../decode/ngram.ts';
 export { checkSamplingParams, impliesGreedy } from '../decode/resolve.ts';
-export type { EmbeddingBias, SamplingParams } from '../decode/sampling-params.ts';
+export type {
+  EmbeddingBias,
+  GuidedDecodingParams,
+  LogitsProcessorCall,
+  SamplingParams,
+  UserLogitsProcessor,
+} from '../decode/sampling-params.ts';
 export type { FinishReason, StopReason } from '../decode/stop.ts';
-export type { KvCacheStats } from '../kv/block-manager.ts';
+export { blockHashes } from '../kv/block-keys.ts';
+export type { KvCacheEvent, KvCacheEventData, KvCacheStoredBlock } from '../kv/events.ts';
+export type { KvCacheRetentionConfig, TokenRangeRetentionConfig } from '../kv/retention.ts';
+export type { KvCacheStats } from '../kv/stats.ts';
 export type { SessionLimits } from '../session/batch.ts';
 export type { KvCacheConfig, SessionOptions, TargetChoice } from '../session/options.ts';
 export { Executor } from './executor.ts';
@@ -30,4 +41,6 @@ export type {
   IterationStats,
   RequestStage,
   RequestStats,
+  SpecDecodingStats,
 } from './statistics.ts';
+export type { BatchedLogitsProcessor } from './user-processors.ts';

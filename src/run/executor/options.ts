@@ -11,15 +11,29 @@ function checkCount(where: string, value: number | undefined): void {
     throw new UsageError('not a count', { where, expected: 'an integer ≥ 1', got: show(value) });
 }
 
+function checkSpeculation(config: ExecutorOptions['speculativeConfig']): void {
+  if (config === undefined) return;
+  if (config.decodingType !== 'ngram')
+    throw new UsageError('not a way to speculate', {
+      where: 'speculativeConfig.decodingType',
+      expected: "'ngram'",
+      got: show(config.decodingType),
+    });
+  checkCount('speculativeConfig.maxDraftLen', config.maxDraftLen);
+  checkCount('speculativeConfig.maxMatchingNgramSize', config.maxMatchingNgramSize);
+}
+
 /** Throws UsageError that names the option, what it may be and what came. What concerns the session is checked where it is opened. */
 export function checkExecutorOptions({
   schedulerConfig = {},
   maxQueueSize,
   iterStatsMaxIterations,
+  speculativeConfig,
 }: ExecutorOptions): void {
   checkCount('maxQueueSize', maxQueueSize);
   checkCount('iterStatsMaxIterations', iterStatsMaxIterations);
   checkCount('schedulerConfig.contextChunkSize', schedulerConfig.contextChunkSize);
+  checkSpeculation(speculativeConfig);
   for (const field of Object.keys(schedulerConfig)) {
     if (!schedulerFields.includes(field))
       throw new UsageError('unknown field', {

@@ -50,6 +50,8 @@ export interface Response {
   readonly promptLogprobs?: readonly TokenLogprobs[];
   /** True in the last response of the request. */
   readonly finished: boolean;
+  /** In the last response: prompt tokens that were not computed because the cache held them. */
+  readonly cachedTokens?: number;
   /** In the last response, when `returnPerfMetrics` was set. */
   readonly perfMetrics?: RequestPerfMetrics;
 }
@@ -73,6 +75,8 @@ export interface Result {
   readonly outputs: readonly SequenceOutput[];
   readonly contextLogits?: LogitsTensor;
   readonly promptLogprobs?: readonly TokenLogprobs[];
+  /** Prompt tokens that were not computed because the cache held them. */
+  readonly cachedTokens: number;
   readonly perfMetrics?: RequestPerfMetrics;
 }
 
@@ -102,7 +106,8 @@ export function concatLogits(parts: readonly LogitsTensor[]): LogitsTensor {
   return { data, shape: [rows, width] };
 }
 
-function mergeDeltas(first: SequenceDelta, second: SequenceDelta): SequenceDelta {
+/** Two deltas of a sequence, one after the other, as one. */
+export function mergeDeltas(first: SequenceDelta, second: SequenceDelta): SequenceDelta {
   const logits = [first.generationLogits, second.generationLogits].filter((part) => part !== undefined);
   return {
     ...first,

@@ -1,5 +1,5 @@
 // What one step computes, as the scheduler decided it.
-import type { BlockCopies } from '../kv/block-manager.ts';
+import type { BlockCopies } from '../kv/copies.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import type { Sequence } from './request.ts';
 
@@ -12,6 +12,8 @@ export interface ScheduledSequence {
   readonly context: boolean;
   /** The sequences that get a token after this step: none (the context goes on), the sequence itself, and those that begin here by sharing its prompt. */
   readonly samples: readonly Sequence[];
+  /** The last so many tokens are proposals: each of them, and the token before them, gets a row and a sample of the one sequence. */
+  readonly numDrafts: number;
   /** Prompt positions whose logits are wanted: [promptFrom, promptTo). */
   readonly promptFrom: number;
   readonly promptTo: number;
@@ -31,18 +33,28 @@ export interface StepPlan {
   readonly preempted: readonly Sequence[];
 }
 
+export type GenerationEntry = { -readonly [Key in keyof ScheduledSequence]: ScheduledSequence[Key] };
+
+function newEntry(sequence: Sequence): GenerationEntry {
+  const { alone } = sequence;
+  const prompt = { promptFrom: 0, promptTo: 0, firstRow: 0, firstSampleRow: 0 };
+  return { sequence, start: 0, count: 1, context: false, samples: alone, numDrafts: 0, ...prompt };
+}
+
 /** A plan in the making: what is left of the step's limits. */
 export class PlanBuilder {
   readonly entries: ScheduledSequence[] = [];
   readonly admitted: Sequence[] = [];
   readonly preempted: Sequence[] = [];
-  readonly #planned = new Set<Sequence>();
+  readonly #stamp: number;
   readonly #limits: SessionLimits;
   #numTokens = 0;
   #numLogits = 0;
 
-  constructor(limits: SessionLimits) {
+  /** `stamp`: number of the plan. */
+  constructor(limits: SessionLimits, stamp: number) {
     this.#limits = limits;
+    this.#stamp = stamp;
   }
 
   get tokensLeft(): number {
@@ -54,7 +66,7 @@ export class PlanBuilder {
   }
 
   holds(sequence: Sequence): boolean {
-    return this.#planned.has(sequence);
+    return sequence.planned === this.#stamp;
   }
 
   /** Rows of logits that the next `count` tokens of a sequence take, for `numSamples` samples when they complete it. */
@@ -76,15 +88,33 @@ export class PlanBuilder {
       count,
       context: count > 1 || sequence.numCached < sequence.promptLength,
       samples,
+      numDrafts: 0,
       promptFrom: from,
       promptTo: to,
       firstRow: this.#numLogits,
       firstSampleRow: this.#numLogits + rows - samples.length,
     });
-    this.#planned.add(sequence);
+    sequence.planned = this.#stamp;
     sequence.numPromptLogits = Math.max(sequence.numPromptLogits, to);
     this.#numTokens += count;
     this.#numLogits += rows;
+  }
+
+  /** Plans the next token of a sequence in its generation phase, whose table has grown, and the proposals after it. */
+  addGeneration(sequence: Sequence, start: number, numDrafts: number): void {
+    const count = 1 + numDrafts;
+    const firstRow = this.#numLogits;
+    // Two entries a sequence take turns, so that a plan holds until the one after the next is made, and nothing is made anew in most steps.
+    const entry = (sequence.turns[this.#stamp & 1] ??= newEntry(sequence));
+    entry.start = start;
+    entry.count = count;
+    entry.numDrafts = numDrafts;
+    entry.firstRow = firstRow;
+    entry.firstSampleRow = firstRow;
+    this.entries.push(entry);
+    sequence.planned = this.#stamp;
+    this.#numTokens += count;
+    this.#numLogits += count;
   }
 
   build(copies: BlockCopies | undefined): StepPlan {

@@ -1,21 +1,33 @@
 // What the executor and its engine say to each other, across a thread or not: plain data, and a port to send it through.
 import type { SerializedError } from '../../base/errors.ts';
+import type { GuidedDecodingConfig } from '../decode/guided.ts';
+import type { KvCacheEvent } from '../kv/events.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import type { SessionOptions } from '../session/options.ts';
 import type { EngineEvent, EngineOptions } from './engine.ts';
 import type { Response } from './outputs.ts';
 import type { ExecutorStatistics } from './statistics.ts';
+import type { BatchedLogitsProcessor, ProcessedRow, ProcessorRow } from './user-processors.ts';
 
 /** Options of `Executor.create`. */
 export interface ExecutorOptions extends EngineOptions {
   readonly session: SessionOptions;
   /** Requests open at once at most; default 100 000. */
   readonly maxQueueSize?: number;
+  /** The vocabulary that grammars are about; default: that of the tokenizer beside the engine. */
+  readonly guidedDecodingConfig?: GuidedDecodingConfig;
+  /** Changes the logits of requests with `applyBatchedLogitsProcessor`, all rows of a step at once, in the caller's thread. */
+  readonly batchedLogitsProcessor?: BatchedLogitsProcessor;
 }
+
+/** The options that the engine's thread gets: plain data. */
+export type EngineThreadOptions = Omit<ExecutorOptions, 'batchedLogitsProcessor'>;
 
 export type ToEngine =
   | EngineEvent
-  | { readonly type: 'statistics'; readonly call: number }
+  | { readonly type: 'statistics' | 'kvCacheEvents'; readonly call: number }
+  /** What the user's processors made of the rows of a 'process' message. */
+  | { readonly type: 'processed'; readonly call: number; readonly rows: readonly ProcessedRow[] }
   /** An 'updates' message has arrived. */
   | { readonly type: 'ack' }
   | { readonly type: 'close' };
@@ -28,6 +40,9 @@ export type FromEngine =
   | { readonly type: 'ready'; readonly limits: SessionLimits }
   | { readonly type: 'updates'; readonly updates: readonly WireUpdate[] }
   | { readonly type: 'statistics'; readonly call: number; readonly statistics: ExecutorStatistics }
+  | { readonly type: 'kvCacheEvents'; readonly call: number; readonly events: readonly KvCacheEvent[] }
+  /** Rows for the user's logits processors: the step waits for them. */
+  | { readonly type: 'process'; readonly call: number; readonly rows: readonly ProcessorRow[] }
   /** The engine could not be opened, or failed: nothing follows. */
   | { readonly type: 'failed'; readonly error: SerializedError };
 
@@ -54,4 +69,4 @@ export interface Connection {
 }
 
 /** Opens a line to a new engine. */
-export type Connect = (options: ExecutorOptions) => Connection;
+export type Connect = (options: EngineThreadOptions) => Connection;

@@ -1,11 +1,18 @@
 // The nouns of the executor: a request as the user hands it in and as it crosses to the engine, and its sequences while they run.
 import { RequestError, show } from '../../base/errors.ts';
-import { createLogitsProcessors, type LogitsProcessor } from '../decode/logits.ts';
+import { BeamSearch } from '../decode/beam-search.ts';
+import type { Guide } from '../decode/guided.ts';
+import { createLogitsProcessors, type LogitsProcessor, numEndings } from '../decode/logits.ts';
 import type { TokenLogprobs } from '../decode/logprobs.ts';
-import { resolveSamplingParams } from '../decode/resolve.ts';
+import type { NGramDrafter } from '../decode/ngram.ts';
+import { nextTopP, resolveSamplingParams } from '../decode/resolve.ts';
 import type { DecodingParams, SamplingParams } from '../decode/sampling-params.ts';
+import { BlockKeys } from '../kv/block-keys.ts';
+import type { Content } from '../kv/block-manager.ts';
 import { BlockTable } from '../kv/block-table.ts';
+import { type BlockRetention, checkRetention, type KvCacheRetentionConfig, retentionAt } from '../kv/retention.ts';
 import type { SessionLimits } from '../session/batch.ts';
+import type { GenerationEntry } from './plan.ts';
 
 /** What a user asks of the executor. */
 export interface RequestOptions {
@@ -15,6 +22,12 @@ export interface RequestOptions {
   readonly priority?: number;
   /** Aborting it cancels the request: reading on throws the signal's reason. */
   readonly signal?: AbortSignal;
+  /** Milliseconds that the request may take from its arrival; then it ends with what it has and finishReason 'timeout'. */
+  readonly allottedTimeMs?: number;
+  /** Requests share cached prefixes only with requests of the same salt. Default: none, shared with all that have none. */
+  readonly cacheSalt?: string;
+  /** How long the request's blocks are kept for others. */
+  readonly kvCacheRetentionConfig?: KvCacheRetentionConfig;
 }
 
 /** A checked request: plain data that crosses a thread. */
@@ -24,18 +37,23 @@ export interface RequestData {
   /** `maxTokens` fits maxSeqLen, `seed` is set. */
   readonly params: DecodingParams & { readonly seed: bigint };
   readonly priority: number;
+  readonly allottedTimeMs?: number;
+  readonly cacheSalt?: string;
+  readonly kvCacheRetentionConfig?: KvCacheRetentionConfig;
   /** Milliseconds since the epoch. */
   readonly arrivalTime: number;
 }
+
+/** What `checkRequest` leaves open. */
+export type CheckedRequest = Omit<RequestData, 'requestId' | 'arrivalTime' | 'params'> & {
+  readonly params: DecodingParams;
+};
 
 /**
  * Checks a request against what the engine can ever serve. Throws RequestError: no prompt, a token outside the vocabulary, a prompt that leaves no room in maxSeqLen, sampling
  * parameters out of range, a sequence larger than the KV cache.
  */
-export function checkRequest(
-  options: RequestOptions,
-  limits: SessionLimits,
-): Pick<RequestData, 'promptTokenIds' | 'priority'> & { readonly params: DecodingParams } {
+export function checkRequest(options: RequestOptions, limits: SessionLimits): CheckedRequest {
   const params = resolveSamplingParams(options.samplingParams ?? {}, limits.vocabSize);
   const promptTokenIds = checkPrompt(options.promptTokenIds, params.truncatePromptTokens, limits);
   const { priority = 0.5 } = options;
@@ -45,9 +63,19 @@ export function checkRequest(
       expected: 'a number from 0 to 1',
       got: show(priority),
     });
+  const { cacheSalt, kvCacheRetentionConfig, allottedTimeMs } = options;
+  if (allottedTimeMs !== undefined && !(typeof allottedTimeMs === 'number' && allottedTimeMs > 0))
+    throw new RequestError('not a time', {
+      where: 'allottedTimeMs',
+      expected: 'milliseconds > 0',
+      got: show(allottedTimeMs),
+    });
+  if (cacheSalt !== undefined && typeof cacheSalt !== 'string')
+    throw new RequestError('not a salt', { where: 'cacheSalt', expected: 'a text', got: show(cacheSalt) });
+  if (kvCacheRetentionConfig !== undefined) checkRetention(kvCacheRetentionConfig);
   const maxTokens = Math.min(params.maxTokens, limits.maxSeqLen - promptTokenIds.length);
   // The last token of a sequence is never put in the cache.
-  const blocks = Math.ceil((promptTokenIds.length + maxTokens - 1) / limits.tokensPerBlock);
+  const blocks = blocksOf(params, promptTokenIds.length, maxTokens, limits);
   if (blocks > limits.numBlocks)
     throw new RequestError('the request can never fit the KV cache', {
       expected: `at most ${limits.numBlocks} blocks of ${limits.tokensPerBlock} tokens`,
@@ -58,7 +86,31 @@ export function checkRequest(
     promptTokenIds,
     priority,
     params: { ...params, maxTokens, minTokens: Math.min(params.minTokens, maxTokens) },
+    ...(allottedTimeMs === undefined ? {} : { allottedTimeMs }),
+    ...(cacheSalt === undefined ? {} : { cacheSalt }),
+    ...(kvCacheRetentionConfig === undefined ? {} : { kvCacheRetentionConfig }),
   };
+}
+
+/** Blocks that a request takes at most: beams share the prompt's full blocks. */
+function blocksOf({ beam, bestOf }: DecodingParams, promptLength: number, maxTokens: number, limits: SessionLimits) {
+  const each = Math.ceil((promptLength + maxTokens - 1) / limits.tokensPerBlock);
+  if (beam === undefined) return each;
+  const most = Math.min(limits.maxBatchSize, limits.maxNumTokens, limits.maxNumLogits);
+  if (bestOf > most)
+    throw new RequestError('more beams than a step can have', {
+      where: 'samplingParams.bestOf',
+      expected: `at most ${most}`,
+      got: show(bestOf),
+      remedy: 'Build the engine with a greater maxBatchSize',
+    });
+  return beamBlocks(promptLength, promptLength + maxTokens - 1, bestOf, limits.tokensPerBlock);
+}
+
+/** Blocks of `width` beams that grow from a prompt to `length` tokens and share no more than the prompt's full blocks. */
+export function beamBlocks(promptLength: number, length: number, width: number, tokensPerBlock: number): number {
+  const shared = Math.floor(promptLength / tokensPerBlock);
+  return shared + width * (Math.ceil(length / tokensPerBlock) - shared);
 }
 
 function checkPrompt(
@@ -110,20 +162,37 @@ export class Request {
   readonly sequences: readonly Sequence[];
   /** The prompt is computed and the held sequences are let go. */
   promptDone = false;
+  /** Whether rows of the prompt's logits are read, not only the last one. */
+  readonly wantsPromptLogits: boolean;
+  /** Set: the sequences are beams. They are computed in the same step, or none of them is. */
+  readonly beams: Beams | undefined;
   numPreemptions = 0;
+  /** Prompt tokens that were found in the cache when the request was first scheduled. */
+  cachedTokens = 0;
+  firstPlanned = true;
   firstScheduledTime: number | undefined;
   firstTokenTime: number | undefined;
   firstIter: number | undefined;
 
-  constructor(data: RequestData, order: number) {
+  constructor(data: RequestData, order: number, tokensPerBlock: number) {
     this.data = data;
     this.order = order;
-    this.sequences = Array.from({ length: data.params.bestOf }, (_, index) => new Sequence(this, index));
+    const { beam, bestOf, maxTokens } = data.params;
+    this.wantsPromptLogits = data.params.returnContextLogits || data.params.promptLogprobs !== undefined;
+    this.beams = beam === undefined ? undefined : new BeamSearch(beam, maxTokens, numEndings(data.params));
+    this.sequences = Array.from({ length: bestOf }, (_, index) => new Sequence(this, index, tokensPerBlock));
   }
 
-  /** Whether rows of the prompt's logits are read, not only the last one. */
-  get wantsPromptLogits(): boolean {
-    return this.data.params.returnContextLogits || this.data.params.promptLogprobs !== undefined;
+  /** Whether tokens may be proposed: each one's row has to be sampled as it is. */
+  get mayDraft(): boolean {
+    const { userProcessor, guidedDecoding, topPDecay } = this.data.params;
+    if (guidedDecoding !== undefined) return false;
+    return (
+      this.beams === undefined &&
+      userProcessor === undefined &&
+      topPDecay === 1 &&
+      this.sequences[0]!.processors.length === 0
+    );
   }
 
   get finished(): boolean {
@@ -131,7 +200,7 @@ export class Request {
   }
 }
 
-export class Sequence {
+export class Sequence implements Content {
   readonly request: Request;
   readonly index: number;
   /** Key of the generator: the request's seed + index, modulo 2^64. */
@@ -143,18 +212,48 @@ export class Sequence {
   numTokens: number;
   readonly promptLength: number;
   table = new BlockTable();
+  keys: BlockKeys;
   /** Prompt positions whose logits have been asked of a step. Stays over preemption: they are computed once. */
   numPromptLogits = 0;
   readonly pending: PendingToken[] = [];
   numEmitted = 0;
   cumulativeLogprob = 0;
+  /** Of the next token. */
+  topP: number;
   numIterations = 0;
+  /** Itself alone: what is sampled in its generation phase. */
+  readonly alone: readonly [Sequence];
+  /** Whether the host looks at its row of logits. */
+  readonly wantsRow: boolean;
+  /** Whether all that its tokens need is to be counted and passed on: no stop words, log-probabilities, logits. */
+  readonly plain: boolean;
+  /** Its parts of plans, in the generation phase. */
+  readonly turns: [GenerationEntry | undefined, GenerationEntry | undefined] = [undefined, undefined];
+  /** What its grammar allows next. */
+  guide: Guide | undefined;
+  /** Proposes tokens. */
+  drafter: NGramDrafter | undefined;
+  /** The plan that it was last part of. */
+  planned = 0;
+  readonly #decays: boolean;
   #processors: LogitsProcessor[] | undefined;
 
-  constructor(request: Request, index: number) {
-    const { promptTokenIds, params } = request.data;
+  constructor(request: Request, index: number, tokensPerBlock: number) {
+    const { promptTokenIds, params, cacheSalt = '' } = request.data;
     this.request = request;
     this.index = index;
+    this.topP = params.topP;
+    this.alone = [this];
+    this.#decays = params.topPDecay !== 1;
+    this.wantsRow =
+      params.logprobs !== undefined ||
+      params.returnGenerationLogits ||
+      params.userProcessor !== undefined ||
+      params.guidedDecoding !== undefined ||
+      request.beams !== undefined ||
+      this.processors.length > 0;
+    this.plain = !this.wantsRow && params.stopWords.length === 0 && params.stopTokenIds.length === 0;
+    this.keys = new BlockKeys(cacheSalt, tokensPerBlock);
     const seed = BigInt.asUintN(64, params.seed + BigInt(index));
     this.seedLow = Number(seed & 0xffffffffn);
     this.seedHigh = Number(seed >> 32n);
@@ -184,20 +283,45 @@ export class Sequence {
     return this.promptLength + this.request.data.params.maxTokens - 1;
   }
 
+  /** Tokens that may come from the cache: not the last one, whose logits are wanted, and none whose prompt logits are. */
+  get numReusable(): number {
+    const most = this.numTokens - 1;
+    return this.index === 0 && this.request.wantsPromptLogits ? Math.min(most, this.numPromptLogits) : most;
+  }
+
+  retention(position: number): BlockRetention | undefined {
+    return retentionAt(this.request.data.kvCacheRetentionConfig, position, this.promptLength);
+  }
+
   get processors(): readonly LogitsProcessor[] {
-    this.#processors ??= createLogitsProcessors(this.request.data.params);
+    // Those of beams are made for each token: the history that they would count changes.
+    this.#processors ??= this.request.beams === undefined ? createLogitsProcessors(this.request.data.params) : [];
     return this.#processors;
   }
 
+  /** Back to the prompt: all that was generated is forgotten. */
+  restart(): void {
+    this.numTokens = this.promptLength;
+    this.keys.truncate(this.promptLength);
+  }
+
   append(token: number): void {
-    if (this.numTokens === this.tokens.length) {
-      const tokens = new Int32Array(Math.min(this.tokens.length * 2, this.maxCached + 1));
-      tokens.set(this.tokens);
-      this.tokens = tokens;
-    }
+    this.reserve(this.numTokens + 1);
     this.tokens[this.numTokens++] = token;
+    if (this.#decays) this.topP = nextTopP(this.request.data.params, this.topP, token);
+  }
+
+  /** Makes room for so many tokens. */
+  reserve(numTokens: number): void {
+    if (numTokens <= this.tokens.length) return;
+    const tokens = new Int32Array(Math.max(numTokens, Math.min(this.tokens.length * 2, this.maxCached + 1)));
+    tokens.set(this.tokens);
+    this.tokens = tokens;
   }
 }
+
+/** The search of a request, with what is told of each token. */
+export type Beams = BeamSearch<PendingToken>;
 
 /** Who goes first: greater priority, then earlier arrival, then lower index. Negative when `a` does. */
 export function compareRank(a: Sequence, b: Sequence): number {

@@ -1,11 +1,11 @@
 // The scheduler by itself: plans read as text, no session.
 import { describe, expect, it } from 'vitest';
 import type { SamplingParams } from '../decode/sampling-params.ts';
+import { PriorityQueue } from '../kv/queue.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import { Outbox } from './outbox.ts';
 import type { StepPlan } from './plan.ts';
 import type { WireUpdate } from './protocol.ts';
-import { PriorityQueue } from './queue.ts';
 import { checkRequest } from './request.ts';
 import { Scheduler, type SchedulerConfig } from './scheduler.ts';
 
@@ -26,7 +26,8 @@ class Simulation {
 
   constructor(config: SchedulerConfig = {}, change: Partial<SessionLimits> = {}) {
     this.limits = { ...limits, ...change };
-    this.scheduler = new Scheduler(this.limits, config);
+    // Prompts are all the same token: what is found in the cache is block-manager.test.ts's subject.
+    this.scheduler = new Scheduler(this.limits, config, { enableBlockReuse: false });
   }
 
   add(requestId: number, promptLength: number, samplingParams: SamplingParams = {}, priority = 0.5): void {

@@ -1,9 +1,11 @@
 // Which sequences take part in the next step. A deterministic state machine: events come in (`add`, `append`, `finish`), `schedule` puts out the next step's plan.
 // No clock, no randomness, no device: the same events give the same plans, so it can be simulated. The tokens of a plan may arrive after the next plan is asked for.
-import { BlockManager } from '../kv/block-manager.ts';
+import { type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
+import { BlockManager, type BlockManagerOptions, type PrefixMatch } from '../kv/block-manager.ts';
+import { PriorityQueue } from '../kv/queue.ts';
 import type { SessionLimits } from '../session/batch.ts';
-import { PlanBuilder, type StepPlan } from './plan.ts';
-import { PriorityQueue } from './queue.ts';
+import { beamsClaim, beamsNeed, branch, isBeam, numHeld, places } from './beam-group.ts';
+import { PlanBuilder, type ScheduledSequence, type StepPlan } from './plan.ts';
 import { compareRank, Request, type RequestData, type Sequence } from './request.ts';
 
 /**
@@ -22,6 +24,14 @@ export interface SchedulerConfig {
   readonly contextChunkSize?: number;
 }
 
+/** What the engine passes on besides. */
+export interface SchedulerOptions extends SchedulerConfig {
+  readonly speculativeConfig?: NGramDecodingConfig;
+}
+
+/** What the cache does besides holding blocks. */
+export type CacheConfig = Omit<BlockManagerOptions, 'numBlocks' | 'tokensPerBlock'>;
+
 export class Scheduler {
   readonly blocks: BlockManager;
   readonly requests = new Map<number, Request>();
@@ -31,18 +41,25 @@ export class Scheduler {
   numPreemptions = 0;
   readonly #waiting = new PriorityQueue<Sequence>(compareRank);
   readonly #limits: SessionLimits;
+  readonly #speculative: NGramDecodingConfig | undefined;
   readonly #policy: CapacitySchedulerPolicy;
   readonly #chunk: number;
   readonly #maxRunning: number;
+  /** Sequences that run, and beams that will when their prompt is computed. */
+  #numPlaces = 0;
   #order = 0;
+  #numPlans = 0;
+  /** What the last plan computes: known by content when the next one is made. */
+  #computed: readonly ScheduledSequence[] = [];
 
-  constructor(limits: SessionLimits, config: SchedulerConfig = {}) {
+  constructor(limits: SessionLimits, config: SchedulerOptions = {}, cache: CacheConfig = {}) {
     this.#limits = limits;
+    this.#speculative = config.speculativeConfig;
     this.#policy = config.capacitySchedulerPolicy ?? 'guaranteed_no_evict';
     this.#chunk = config.contextChunkSize ?? limits.maxNumTokens;
     // So that every running sequence can have its one token and its one row of logits in every step.
     this.#maxRunning = Math.min(limits.maxBatchSize, limits.maxNumTokens, limits.maxNumLogits);
-    this.blocks = new BlockManager(limits);
+    this.blocks = new BlockManager({ ...cache, numBlocks: limits.numBlocks, tokensPerBlock: limits.tokensPerBlock });
   }
 
   get maxRunning(): number {
@@ -51,8 +68,10 @@ export class Scheduler {
 
   /** A request arrives; `checkRequest` has seen it. */
   add(data: RequestData): Request {
-    const request = new Request(data, this.#order++);
+    const request = new Request(data, this.#order++, this.#limits.tokensPerBlock);
     this.requests.set(data.requestId, request);
+    if (this.#speculative !== undefined && request.mayDraft)
+      for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative);
     this.#wait(request.sequences[0]!);
     return request;
   }
@@ -60,6 +79,19 @@ export class Scheduler {
   /** A token was sampled. */
   append(sequence: Sequence, token: number): void {
     sequence.append(token);
+  }
+
+  /** The beams of a request go on as these continuations: each shares the blocks of the one that it comes from. */
+  regroup(request: Request, next: readonly { readonly from: number; readonly token: number }[]): void {
+    request.promptDone = true;
+    const { sequences } = request;
+    for (const sequence of branch(this.blocks, sequences, next)) {
+      if (sequence.index >= next.length) {
+        if (sequence.status !== 'running') continue;
+        this.#leave(sequence);
+        sequence.status = 'held';
+      } else if (sequence.status === 'held') this.#join(sequence);
+    }
   }
 
   /** A sequence ends, whatever it is doing. */
@@ -71,18 +103,26 @@ export class Scheduler {
     if (waited) this.#stopWaiting();
     const { request } = sequence;
     // Nobody computes the shared prompt any more: the others do it themselves.
-    if (sequence.index === 0) this.#letGo(request);
+    if (sequence.index === 0 && request.beams === undefined) this.#letGo(request);
     if (request.finished) this.requests.delete(request.data.requestId);
   }
 
-  /** Plans the next step; no entries when nothing can run. */
-  schedule(): StepPlan {
-    const plan = new PlanBuilder(this.#limits);
+  /** Plans the next step; no entries when nothing can run. `now`, milliseconds, is what durations of cached blocks are counted in. */
+  schedule(now = 0): StepPlan {
+    this.blocks.advance(now);
+    for (let i = 0; i < this.#computed.length; i++) {
+      const { sequence } = this.#computed[i]!;
+      const { table } = sequence;
+      if (table.numTokens < (table.numStored + 1) * this.blocks.tokensPerBlock) continue;
+      if (sequence.status === 'running') this.blocks.commit(table, sequence, sequence.numTokens);
+    }
+    const plan = new PlanBuilder(this.#limits, ++this.#numPlans);
     this.#continueGeneration(plan);
     this.#continueContext(plan);
     // Who was just preempted must not come back before the step that it made room for.
     if (plan.preempted.length === 0 && this.#mayJoin()) this.#admit(plan);
     for (const sequence of plan.preempted) this.#wait(sequence);
+    this.#computed = plan.entries;
     return plan.build(this.blocks.takeCopies());
   }
 
@@ -92,13 +132,49 @@ export class Scheduler {
   }
 
   #continueGeneration(plan: PlanBuilder): void {
-    for (const sequence of [...this.running]) {
-      if (sequence.status !== 'running' || sequence.numRemaining !== 1) continue;
-      const length = sequence.numCached + 1;
+    const running = [...this.running];
+    for (let i = 0; i < running.length; i++) {
+      const sequence = running[i]!;
+      const length = sequence.table.numTokens + 1;
+      if (sequence.numTokens !== length || sequence.status !== 'running') continue;
+      if (sequence.request.beams !== undefined) {
+        if (sequence.index === 0) this.#continueBeams(plan, sequence.request);
+        continue;
+      }
+      // Most sequences in most steps: no block is needed.
+      if (sequence.request.promptDone && length > sequence.promptLength) {
+        const numDrafts = sequence.drafter === undefined ? 0 : this.#draft(plan, sequence, running.length - 1 - i);
+        if (numDrafts > 0) this.blocks.extend(sequence.table, length + numDrafts);
+        if (numDrafts > 0 || this.blocks.extendInPlace(sequence.table)) {
+          plan.addGeneration(sequence, length - 1, numDrafts);
+          continue;
+        }
+      }
       while (sequence.status === 'running' && this.blocks.needed(sequence.table, length) > this.blocks.freeNumBlocks)
         this.#preemptLowest(plan);
       if (sequence.status === 'running') this.#advance(plan, sequence, 1);
     }
+  }
+
+  /** Puts proposals after a sequence's last token; how many. They take only what `numOthers` sequences that are still to be planned do not need. */
+  #draft(plan: PlanBuilder, sequence: Sequence, numOthers: number): number {
+    const { tokens, numTokens, numCached, maxCached, table } = sequence;
+    const most = Math.min(plan.tokensLeft - numOthers - 1, plan.logitsLeft - numOthers - 1, maxCached - numCached - 1);
+    const draft = most > 0 ? sequence.drafter!.propose(sequence, most) : undefined;
+    if (draft === undefined) return 0;
+    if (this.blocks.needed(table, numTokens + draft.count) > this.blocks.freeNumBlocks - numOthers) return 0;
+    sequence.reserve(numTokens + draft.count);
+    sequence.tokens.set(tokens.subarray(draft.from, draft.from + draft.count), numTokens);
+    return draft.count;
+  }
+
+  /** All beams of a request in this step, or none. */
+  #continueBeams(plan: PlanBuilder, { sequences }: Request): void {
+    const beams = sequences.filter(({ status }) => status === 'running');
+    const first = beams[0]!;
+    while (first.status === 'running' && beamsNeed(this.blocks, beams) > this.blocks.freeNumBlocks)
+      this.#preemptLowest(plan);
+    if (first.status === 'running') for (const beam of beams) this.#advance(plan, beam, 1);
   }
 
   #continueContext(plan: PlanBuilder): void {
@@ -122,7 +198,8 @@ export class Scheduler {
 
   #advance(plan: PlanBuilder, sequence: Sequence, count: number): void {
     const { request } = sequence;
-    const completesPrompt = sequence.index === 0 && !request.promptDone && count === sequence.numRemaining;
+    const completesPrompt =
+      sequence.index === 0 && !request.promptDone && request.beams === undefined && count === sequence.numRemaining;
     const joining: Sequence[] = [];
     const length = sequence.numCached + count;
     if (completesPrompt) {
@@ -141,7 +218,7 @@ export class Scheduler {
 
   /** Whether `numForks` more sequences can go on from the prompt that the next `count` tokens of `sequence` complete. */
   #canFork(plan: PlanBuilder, sequence: Sequence, count: number, numForks: number): boolean {
-    if (this.running.length + numForks > this.#maxRunning) return false;
+    if (this.#numPlaces + numForks > this.#maxRunning) return false;
     if (plan.rowsFor(sequence, count, 1 + numForks) > plan.logitsLeft) return false;
     const { blocks } = this;
     const length = sequence.numCached + count;
@@ -163,26 +240,59 @@ export class Scheduler {
     let sum = 0;
     for (const sequence of this.running) {
       if (sequence === except) continue;
-      sum += this.blocks.needed(sequence.table, this.#claim(sequence));
+      sum += isBeam(sequence)
+        ? this.#beamsReserved(sequence)
+        : this.blocks.needed(sequence.table, this.#claim(sequence));
     }
     return sum;
   }
 
+  /** Blocks that the beams of a request may still take; counted with the first one. */
+  #beamsReserved({ index, request }: Sequence): number {
+    if (index > 0) return 0;
+    const beams = request.sequences.filter(({ status }) => status === 'running');
+    if (this.#policy === 'max_utilization')
+      return request.promptDone ? beamsNeed(this.blocks, beams) : places(beams[0]!);
+    return beamsClaim(this.blocks, beams[0]!) - numHeld(beams);
+  }
+
   #admit(plan: PlanBuilder): void {
     let reserved: number | undefined;
-    while (this.running.length < this.#maxRunning && plan.tokensLeft > 0 && plan.logitsLeft > 0) {
+    while (this.#numPlaces < this.#maxRunning && plan.tokensLeft > 0 && plan.logitsLeft > 0) {
       const sequence = this.#nextWaiting();
-      if (sequence === undefined) return;
+      if (sequence === undefined || this.#numPlaces + places(sequence) > this.#maxRunning) return;
       // Strictly in rank order: a large request at the head is never overtaken for ever.
       reserved ??= this.#reserved();
-      if (this.blocks.freeNumBlocks - reserved < this.blocks.blocksFor(this.#claim(sequence))) return;
+      const match = this.#affordable(sequence, this.blocks.freeNumBlocks - reserved);
+      if (match === undefined) return;
       this.#waiting.pop();
       this.numWaiting--;
       this.#join(sequence);
+      this.blocks.attach(sequence.table, match, sequence, sequence.numReusable);
+      const { request } = sequence;
+      if (request.firstPlanned) request.cachedTokens = match.numTokens;
+      request.firstPlanned = false;
       plan.admitted.push(sequence);
       this.#context(plan, sequence);
       reserved = undefined;
     }
+  }
+
+  /** What of a waiting sequence's tokens is in the cache, when it and all that the sequence may claim besides fit `numFree` blocks. */
+  #affordable(sequence: Sequence, numFree: number): PrefixMatch | undefined {
+    const { blocks } = this;
+    const claim = isBeam(sequence) ? sequence.numTokens : this.#claim(sequence);
+    // What beams take besides the prompt.
+    if (isBeam(sequence))
+      numFree -=
+        this.#policy === 'max_utilization'
+          ? places(sequence)
+          : beamsClaim(blocks, sequence) - blocks.blocksFor(sequence.numTokens);
+    const match = blocks.match(sequence, sequence.numReusable);
+    if (blocks.neededAfter(match, claim) <= numFree) return match;
+    // A part of a block needs one more block while it is copied.
+    const whole = { ...match, partial: undefined, numTokens: match.blocks.length * blocks.tokensPerBlock };
+    return blocks.neededAfter(whole, claim) <= numFree ? whole : undefined;
   }
 
   /** Gives back the blocks of the lowest in rank that the plan does not hold, `except` one; false when there is none. */
@@ -191,14 +301,27 @@ export class Scheduler {
       const sequence = this.running[i]!;
       // One whose token is still to come is part of a step already planned.
       if (sequence === except || plan.holds(sequence) || sequence.numRemaining === 0) continue;
-      this.#leave(sequence);
-      sequence.status = 'waiting';
+      if (isBeam(sequence)) this.#restartBeams(sequence.request);
+      else this.#leave(sequence);
+      const first = isBeam(sequence) ? sequence.request.sequences[0]! : sequence;
+      first.status = 'waiting';
       sequence.request.numPreemptions++;
       this.numPreemptions++;
-      plan.preempted.push(sequence);
+      plan.preempted.push(first);
       return true;
     }
     return false;
+  }
+
+  /** Beams that have to give way begin again at the prompt: what they had found they find again. */
+  #restartBeams(request: Request): void {
+    for (const sequence of request.sequences) {
+      if (sequence.status === 'running') this.#leave(sequence);
+      sequence.status = 'held';
+      sequence.restart();
+    }
+    request.promptDone = false;
+    request.beams!.reset();
   }
 
   /** Finished sequences leave the queue when they come to its head, or when they make up half of it. */
@@ -230,10 +353,12 @@ export class Scheduler {
     let at = this.running.length;
     while (at > 0 && compareRank(sequence, this.running[at - 1]!) < 0) at--;
     this.running.splice(at, 0, sequence);
+    this.#numPlaces += places(sequence);
   }
 
   #leave(sequence: Sequence): void {
     this.running.splice(this.running.indexOf(sequence), 1);
-    this.blocks.free(sequence.table);
+    this.#numPlaces -= places(sequence);
+    this.blocks.free(sequence.table, sequence);
   }
 }

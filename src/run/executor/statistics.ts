@@ -1,6 +1,6 @@
 // Statistics of the engine's steps and of the requests in it, with TensorRT-LLM's field names (executor/types.h) in its JSON spelling. What a session does not know (memory of
 // the device) is left out rather than set to zero.
-import type { KvCacheStats } from '../kv/block-manager.ts';
+import type { KvCacheStats } from '../kv/stats.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import type { StepPlan } from './plan.ts';
 import type { Request } from './request.ts';
@@ -38,6 +38,18 @@ export interface IterationStats {
   readonly maxNumTokensRuntime: number;
   readonly kvCacheStats: KvCacheStats;
   readonly inflightBatchingStats: InflightBatchingStats;
+  /** When tokens were proposed in this step. */
+  readonly specDecStats?: Pick<SpecDecodingStats, 'numDraftTokens' | 'numAcceptedTokens'>;
+}
+
+/** How well tokens were proposed. */
+export interface SpecDecodingStats {
+  readonly numDraftTokens: number;
+  readonly numAcceptedTokens: number;
+  /** How often a sequence had proposals in a step. */
+  readonly numRequestsWithDraftTokens: number;
+  /** Tokens that a sequence got in such a step, on average. */
+  readonly acceptanceLength: number;
 }
 
 /** TensorRT-LLM's names of a request's stages. */
@@ -62,6 +74,7 @@ export interface ExecutorStatistics {
   readonly iterations: readonly IterationStats[];
   readonly requests: readonly RequestStats[];
   readonly kvCacheStats: KvCacheStats;
+  readonly specDecodingStats: SpecDecodingStats;
   readonly numActiveRequests: number;
   readonly numQueuedRequests: number;
   /** Since the start. */
@@ -76,43 +89,134 @@ export interface StepFacts {
   readonly iter: number;
   readonly time: number;
   readonly latency: number;
-  readonly numCompleted: number;
 }
 
-export function iterationStats(
-  plan: StepPlan,
-  scheduler: Scheduler,
-  limits: SessionLimits,
-  step: StepFacts,
-): IterationStats {
-  const context = plan.entries.filter((entry) => entry.context);
+/** What is kept of a step until somebody asks. */
+interface Entry extends StepFacts {
+  readonly queueLatency: number;
+  readonly numAdmitted: number;
+  readonly numPreempted: number;
+  readonly numEntries: number;
+  readonly numContext: number;
+  readonly numCtxTokens: number;
+  readonly numRunning: number;
+  readonly numWaiting: number;
+  readonly maxRunning: number;
+  readonly numCompleted: number;
+  readonly numDecoded: number;
+  readonly numDrafts: number;
+  readonly numAccepted: number;
+  readonly kvCacheStats: KvCacheStats;
+}
+
+/** The newest steps: little is done for each one, the rest when they are read. */
+export class IterationLog {
+  readonly #limits: SessionLimits;
+  readonly #capacity: number;
+  readonly #entries: Entry[] = [];
+  #numCompleted = 0;
+  #numDrafts = 0;
+  #numAccepted = 0;
+  readonly #total = { numDraftTokens: 0, numAcceptedTokens: 0, numProposals: 0 };
+
+  constructor(limits: SessionLimits, capacity: number) {
+    this.#limits = limits;
+    this.#capacity = capacity;
+  }
+
+  /** In the step under way a request was completed. */
+  completed(): void {
+    this.#numCompleted++;
+  }
+
+  /** In the step under way proposals were checked. */
+  drafted(numDrafts: number, numAccepted: number): void {
+    this.#numDrafts += numDrafts;
+    this.#numAccepted += numAccepted;
+    this.#total.numDraftTokens += numDrafts;
+    this.#total.numAcceptedTokens += numAccepted;
+    this.#total.numProposals++;
+  }
+
+  add({ entries, admitted, preempted }: StepPlan, scheduler: Scheduler, step: StepFacts): void {
+    let numContext = 0;
+    let numCtxTokens = 0;
+    for (let i = 0; i < entries.length; i++) {
+      if (!entries[i]!.context) continue;
+      numContext++;
+      numCtxTokens += entries[i]!.count;
+    }
+    let queueLatency = 0;
+    for (const { request } of admitted) queueLatency += Math.max(0, step.time - request.data.arrivalTime);
+    this.#entries.push({
+      iter: step.iter,
+      time: step.time,
+      latency: step.latency,
+      queueLatency,
+      numAdmitted: admitted.length,
+      numPreempted: preempted.length,
+      numEntries: entries.length,
+      numContext,
+      numCtxTokens,
+      numRunning: scheduler.running.length,
+      numWaiting: scheduler.numWaiting,
+      maxRunning: scheduler.maxRunning,
+      numCompleted: this.#numCompleted,
+      numDecoded: entries.length - numContext + this.#numAccepted,
+      numDrafts: this.#numDrafts,
+      numAccepted: this.#numAccepted,
+      kvCacheStats: scheduler.blocks.stats(),
+    });
+    if (this.#entries.length > this.#capacity) this.#entries.shift();
+    this.#numCompleted = 0;
+    this.#numDrafts = 0;
+    this.#numAccepted = 0;
+  }
+
+  read(): IterationStats[] {
+    return this.#entries.map((entry) => describe(entry, this.#limits));
+  }
+
+  specDecodingStats(): SpecDecodingStats {
+    const { numDraftTokens, numAcceptedTokens, numProposals } = this.#total;
+    return {
+      numDraftTokens,
+      numAcceptedTokens,
+      numRequestsWithDraftTokens: numProposals,
+      acceptanceLength: numProposals === 0 ? 1 : 1 + numAcceptedTokens / numProposals,
+    };
+  }
+}
+
+function describe(entry: Entry, limits: SessionLimits): IterationStats {
+  const numGenRequests = entry.numEntries - entry.numContext;
   return {
-    timestamp: new Date(step.time).toISOString(),
-    iter: step.iter,
-    iterLatencyMS: step.latency,
-    newActiveRequestsQueueLatencyMS: plan.admitted.reduce(
-      (sum, { request }) => sum + Math.max(0, step.time - request.data.arrivalTime),
-      0,
-    ),
-    numNewActiveRequests: plan.admitted.length,
-    numActiveRequests: scheduler.running.length,
-    numQueuedRequests: scheduler.numWaiting,
-    numCompletedRequests: step.numCompleted,
-    maxNumActiveRequests: scheduler.maxRunning,
+    timestamp: new Date(entry.time).toISOString(),
+    iter: entry.iter,
+    iterLatencyMS: entry.latency,
+    newActiveRequestsQueueLatencyMS: entry.queueLatency,
+    numNewActiveRequests: entry.numAdmitted,
+    numActiveRequests: entry.numRunning,
+    numQueuedRequests: entry.numWaiting,
+    numCompletedRequests: entry.numCompleted,
+    maxNumActiveRequests: entry.maxRunning,
     maxBatchSizeStatic: limits.maxBatchSize,
     maxBatchSizeRuntime: limits.maxBatchSize,
     maxNumTokensStatic: limits.maxNumTokens,
     maxNumTokensRuntime: limits.maxNumTokens,
-    kvCacheStats: scheduler.blocks.stats(),
+    kvCacheStats: entry.kvCacheStats,
     inflightBatchingStats: {
-      numScheduledRequests: plan.entries.length,
-      numContextRequests: context.length,
-      numGenRequests: plan.entries.length - context.length,
-      numPausedRequests: plan.preempted.length,
-      numCtxTokens: context.reduce((sum, { count }) => sum + count, 0),
+      numScheduledRequests: entry.numEntries,
+      numContextRequests: entry.numContext,
+      numGenRequests,
+      numPausedRequests: entry.numPreempted,
+      numCtxTokens: entry.numCtxTokens,
       microBatchId: 0,
-      avgNumDecodedTokensPerIter: 1,
+      avgNumDecodedTokensPerIter: numGenRequests === 0 ? 1 : entry.numDecoded / numGenRequests,
     },
+    ...(entry.numDrafts === 0
+      ? {}
+      : { specDecStats: { numDraftTokens: entry.numDrafts, numAcceptedTokens: entry.numAccepted } }),
   };
 }
 

@@ -1,7 +1,7 @@
 // Entry of the engine's worker thread.
 import { parentPort, workerData } from 'node:worker_threads';
 import { openSession } from '../session/open.ts';
-import type { ExecutorOptions } from './protocol.ts';
+import type { EngineThreadOptions } from './protocol.ts';
 import { serveEngine } from './serve-engine.ts';
 
 if (parentPort !== null) {
@@ -13,7 +13,7 @@ if (parentPort !== null) {
       // Nothing keeps the thread alive any more: it ends by itself.
       close: () => port.close(),
     },
-    workerData as ExecutorOptions,
+    workerData as EngineThreadOptions,
     openSession,
   );
 }

@@ -1,4 +1,6 @@
 // Which blocks hold a sequence's keys and values, in order. Only the block manager changes it.
+import type { CachedBlock } from './content.ts';
+
 declare const brand: unique symbol;
 
 /** Index of a block in the pool. */
@@ -10,6 +12,11 @@ export class BlockTable {
   numBlocks = 0;
   /** Tokens that have a place in the blocks. */
   numTokens = 0;
+  /** So many blocks at the beginning are in the cache by content; `stored` is the last of them. */
+  numStored = 0;
+  stored: CachedBlock | undefined;
+  /** Counts changes of `ids`, for whoever keeps a copy. */
+  version = 0;
 
   block(index: number): BlockId {
     return this.ids[index]! as BlockId;
@@ -22,5 +29,19 @@ export class BlockTable {
       this.ids = ids;
     }
     this.ids[this.numBlocks++] = block;
+    this.version++;
+  }
+
+  replace(index: number, block: BlockId): void {
+    this.ids[index] = block;
+    this.version++;
+  }
+
+  clear(): void {
+    this.version++;
+    this.numBlocks = 0;
+    this.numTokens = 0;
+    this.numStored = 0;
+    this.stored = undefined;
   }
 }

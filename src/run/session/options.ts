@@ -1,14 +1,20 @@
-// How a session is opened: plain data that crosses a thread.
+// How a session is opened, and what is kept in its KV cache: plain data that crosses a thread.
 
 /** A target's name; 'auto': the engine's own. */
 export type TargetChoice = 'auto' | 'cuda' | 'cpu' | 'reference';
 
-/** How large the KV cache is. What is not set follows from the device's free memory. */
+/** How large the KV cache is and what it keeps. A size that is not set follows from the device's free memory. */
 export interface KvCacheConfig {
   /** Tokens the cache holds, over all sequences. */
   readonly maxTokens?: number;
   /** Share of the device's free memory that the cache may take, from 0 to 1. */
   readonly freeGpuMemoryFraction?: number;
+  /** Blocks of earlier sequences are used again where a new one begins alike; default true. */
+  readonly enableBlockReuse?: boolean;
+  /** A block that is alike only at its beginning is copied; default true. */
+  readonly enablePartialReuse?: boolean;
+  /** Events of the cache that are kept until `Executor.kvCacheEvents` takes them; default 0: none. */
+  readonly eventBufferMaxSize?: number;
 }
 
 /** Which engine is opened, and with how much KV cache. */

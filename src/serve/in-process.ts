@@ -1,0 +1,42 @@
+// The server inside a program: OpenAI's API (and the others) over loaded models, as a fetch function. No socket, no port; give it to a client, or mount it in Hono, Express or Next.
+
+import { createApp } from './app.ts';
+import type { ParserChoice, ServedLLM } from './model.ts';
+import { Registry } from './registry.ts';
+
+export interface OpenAIHandler {
+  /** Answers a request. Fits `new OpenAI({ fetch })`, `createOpenAICompatible({ fetch })` and a route of any fetch-based framework. */
+  readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>;
+  readonly registry: Registry;
+}
+
+export interface InProcessOptions extends ParserChoice {
+  /** The model that answers, or several by name. They stay the caller's: nothing here disposes them. */
+  readonly llm: ServedLLM | Readonly<Record<string, ServedLLM>>;
+  /** Name of a single model; default 'default'. */
+  readonly name?: string;
+  readonly maxQueueSize?: number;
+}
+
+function isLLM(value: InProcessOptions['llm']): value is ServedLLM {
+  return typeof (value as Partial<ServedLLM>).generateAsync === 'function';
+}
+
+/** OpenAI's API in this process. */
+export async function createOpenAI(options: InProcessOptions): Promise<OpenAIHandler> {
+  const { llm, name = 'default', maxQueueSize, toolParser, reasoningParser } = options;
+  const models = isLLM(llm) ? { [name]: llm } : llm;
+  const registry = new Registry(
+    Object.entries(models).map(([modelName, loaded]) => ({
+      name: modelName,
+      load: async () => loaded,
+      owned: false,
+      ...(toolParser === undefined ? {} : { toolParser }),
+      ...(reasoningParser === undefined ? {} : { reasoningParser }),
+    })),
+    maxQueueSize === undefined ? {} : { maxQueueSize },
+  );
+  await registry.load();
+  const app = createApp({ registry });
+  return { registry, fetch: async (input, init) => await app.fetch(new Request(input, init)) };
+}
