@@ -10,5 +10,6 @@ export interface Pass {
   /** Gives the new graph; the old one stays as it is. */
   /** Runs only for targets that say they have this epilogue. */
   readonly needs?: Epilogue;
+  /** The graph after it. */
   readonly run: (graph: Graph) => Graph;
 }

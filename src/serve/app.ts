@@ -18,6 +18,7 @@ import { addChat } from './openai/chat.ts';
 import { addCompletions } from './openai/completions.ts';
 import { addModels } from './openai/models.ts';
 import { addResponses } from './openai/responses.ts';
+import { addOpenApi } from './openapi.ts';
 import type { Registry } from './registry.ts';
 
 export interface AppOptions {
@@ -33,8 +34,6 @@ export interface AppOptions {
   readonly lifecycle?: Lifecycle;
   /** Shared with the gRPC service, so that one can stop what the other began. */
   readonly inference?: Inference;
-  /** Aborted when the server ends for good: open requests are cancelled. */
-  readonly signal?: AbortSignal;
 }
 
 const requestId = /^[\w.:-]{1,128}$/;
@@ -42,7 +41,6 @@ const requestId = /^[\w.:-]{1,128}$/;
 function scopeOf(given: string | undefined, clientSignal: AbortSignal, options: AppOptions, metrics: Metrics): Scope {
   const id = given !== undefined && requestId.test(given) ? given : makeId('req_');
   const controller = new AbortController();
-  const signals = [controller.signal, clientSignal, ...(options.signal === undefined ? [] : [options.signal])];
   const { logger } = options;
   const observer: Observer = {
     requestStarted: (model) => metrics.requestStarted(model),
@@ -66,7 +64,7 @@ function scopeOf(given: string | undefined, clientSignal: AbortSignal, options: 
   };
   return {
     id,
-    signal: AbortSignal.any(signals),
+    signal: AbortSignal.any([controller.signal, clientSignal]),
     abort: (reason) => controller.abort(reason),
     observer,
     maxBodySize: options.maxBodySize ?? 32 << 20,
@@ -121,6 +119,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     throw new ServeError(`there is no ${c.req.method} ${c.req.path}`, { status: 404, code: 'unknown_url' });
   });
   const services = { registry, observer: metrics };
+  addOpenApi(app);
   addHealth(app, services, lifecycle);
   addMetrics(app, services, metrics);
   addModels(app, services);

@@ -22,12 +22,15 @@ export interface Job {
 export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, undefined> {
   const { model, input, params, signal, priority, cacheSalt, observer } = job;
   signal.throwIfAborted();
-  const { llm, release } = model.acquire();
+  // Ended by whoever asked, or by the server.
+  const ender = new AbortController();
+  const either = AbortSignal.any([signal, ender.signal]);
+  const { llm, release } = model.acquire((reason) => ender.abort(reason));
   const started = performance.now();
   let stream: AsyncGenerator<StreamedRequestOutput, void, undefined>;
   try {
     stream = llm.generateAsync(input, params, {
-      signal,
+      signal: either,
       ...(priority === undefined ? {} : { priority }),
       ...(cacheSalt === undefined ? {} : { cacheSalt }),
     });
@@ -47,7 +50,7 @@ export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, 
     if (ended) return;
     ended = true;
     release();
-    signal.removeEventListener('abort', cancelled);
+    either.removeEventListener('abort', cancelled);
     const now = performance.now();
     observer?.requestEnded?.({
       model: model.name,
@@ -61,7 +64,7 @@ export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, 
   };
   // A stream that nobody has begun to read runs no `finally`: the signal alone tells of its end.
   const cancelled = (): void => end('cancelled');
-  signal.addEventListener('abort', cancelled, { once: true });
+  either.addEventListener('abort', cancelled, { once: true });
   async function* read(): AsyncGenerator<StreamedRequestOutput, void, undefined> {
     let outcome: Outcome = 'cancelled';
     try {
@@ -80,7 +83,7 @@ export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, 
         else if (output.finished) yield { ...output, outputs: output.outputs.map(asNew) };
       }
     } catch (error) {
-      outcome = signal.aborted ? 'cancelled' : 'error';
+      outcome = either.aborted ? 'cancelled' : 'error';
       model.report(error, llm);
       throw error;
     } finally {

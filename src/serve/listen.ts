@@ -9,6 +9,7 @@ import { createAdaptorServer } from '@hono/node-server';
 import type { Logger } from 'pino';
 import { UsageError } from '../base/errors.ts';
 import { createApp } from './app.ts';
+import { ServeError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
 import { createService } from './grpc/service.ts';
 import { Inference } from './kserve/infer.ts';
@@ -81,9 +82,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   const registry = new Registry(options.models, { ...options, observer });
   const lifecycle = { draining: false };
-  const end = new AbortController();
   const inference = new Inference(registry);
-  const app = createApp({ ...options, registry, metrics, lifecycle, inference, signal: end.signal });
+  const app = createApp({ ...options, registry, metrics, lifecycle, inference });
   const pem = tls && { cert: readFile(tls.certFile, 'TLS certificate'), key: readFile(tls.keyFile, 'TLS key') };
   const server = createAdaptorServer({
     fetch: app.fetch,
@@ -108,7 +108,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
             inference,
             observer: metrics,
             apiKeys: options.apiKeys ?? [],
-            signal: end.signal,
             draining: () => lifecycle.draining,
           }),
           maxMessageSize: options.maxBodySize ?? 32 << 20,
@@ -140,7 +139,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const deadline = performance.now() + patienceMs;
     while (registry.models.some(({ numOpen }) => numOpen > 0) && performance.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 20));
-    end.abort(new DOMException('the server is ending', 'AbortError'));
+    const reason = new ServeError('the server is ending', { status: 503, code: 'shutting_down', retryAfter: 5 });
+    for (const model of registry.models) model.cancelAll(reason);
     await registry[Symbol.asyncDispose]();
     server.closeIdleConnections();
     const grpcGone = grpc && new Promise<void>((resolve) => grpc.close(() => resolve()));

@@ -33,7 +33,7 @@ export class Model {
   #llm: ServedLLM | undefined;
   #traits: ChatTraits | undefined;
   #error: unknown;
-  #open = 0;
+  readonly #open = new Set<(reason: unknown) => void>();
   #attempts = 0;
   #loading: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -56,7 +56,7 @@ export class Model {
 
   /** Requests in hand. */
   get numOpen(): number {
-    return this.#open;
+    return this.#open.size;
   }
 
   /** The loaded model; throws 503 when it is not ready. */
@@ -112,11 +112,11 @@ export class Model {
     if (this.#source.owned !== false) await llm?.[Symbol.asyncDispose]();
   }
 
-  /** Takes a place for a request. Throws 503 when the model is not ready and 429 when too many wait. */
-  acquire(): Lease {
+  /** Takes a place for a request, which `cancel` ends. Throws 503 when the model is not ready and 429 when too many wait. */
+  acquire(cancel: (reason: unknown) => void): Lease {
     const { llm } = this;
     const limit = llm.limits.maxBatchSize + (this.#options.maxQueueSize ?? 1024);
-    if (this.#open >= limit)
+    if (this.#open.size >= limit)
       throw new ServeError('too many requests are open', {
         status: 429,
         code: 'queue_full',
@@ -124,15 +124,18 @@ export class Model {
         remedy: 'Try again later',
         retryAfter: 1,
       });
-    this.#open++;
-    let held = true;
+    this.#open.add(cancel);
     return {
       llm,
       release: () => {
-        if (held) this.#open--;
-        held = false;
+        this.#open.delete(cancel);
       },
     };
+  }
+
+  /** Ends all requests in hand. */
+  cancelAll(reason: unknown): void {
+    for (const cancel of [...this.#open]) cancel(reason);
   }
 
   /** Told of every error that a request met: the engine's death makes the model failed, and brings it back. */

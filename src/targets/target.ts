@@ -8,6 +8,7 @@ import type { KernelChoice, Phase, Plan } from './plan.ts';
 /** What a target's kernels can compute besides their op; passes that ask for it run only where it is there. */
 export type Epilogue = 'gated-matmul';
 
+/** Names of the targets. */
 export type TargetName = 'reference' | 'cpu' | 'cuda';
 
 /** Whether a target works here, for `doctor` and for `target: 'auto'`. */

@@ -229,6 +229,19 @@ describe('information', () => {
     expect((await get('/health_generate')).status).toBe(200);
   });
 
+  test('the OpenAPI document names every route it describes, and they are there', async () => {
+    const { get, post } = await serveFake();
+    const { paths } = (await (await get('/openapi.json')).json()) as { paths: Record<string, { get?: unknown }> };
+    expect(Object.keys(paths).length).toBeGreaterThan(15);
+    for (const [path, methods] of Object.entries(paths)) {
+      const response = methods.get === undefined ? await post(path, {}) : await get(path);
+      expect(await response.text()).not.toContain('unknown_url');
+    }
+    expect(paths['/v1/chat/completions']).toMatchObject({
+      post: { requestBody: { content: { 'application/json': { schema: { required: ['messages'] } } } } },
+    });
+  });
+
   test('metrics count what happened, under TensorRT-LLM’s names', async () => {
     const { get, post } = await serveFake();
     await post('/v1/chat/completions', chat);

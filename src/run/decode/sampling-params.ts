@@ -30,6 +30,7 @@ export interface GuidedDecodingParams {
   readonly structuralTag?: string | Readonly<Record<string, unknown>>;
 }
 
+/** A logits processor as a user writes it: it may change the row in place, at once or in its own time. */
 export type UserLogitsProcessor = (call: LogitsProcessorCall) => void | Promise<void>;
 
 /**

@@ -9,6 +9,7 @@ import { Executor } from './executor.ts';
 
 const words = [
   '',
+  '\u0001',
   ...'abcdefghijklmnopqrstuvwxyz',
   ...'{}[]":, .-0123456789',
   'true',
@@ -120,6 +121,6 @@ describe('guided decoding', () => {
     }
     const [{ text } = { text: '' }] = await fine;
     expect(Object.keys(JSON.parse(text) as object)).toHaveLength(4);
-    await expect(say(executor, { regex: 'ab' }, { badTokenIds: [1] })).rejects.toThrow('no token is left');
+    await expect(say(executor, { regex: 'ab' }, { badTokenIds: [2] })).rejects.toThrow('no token is left');
   });
 });

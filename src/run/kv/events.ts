@@ -1,5 +1,6 @@
 // What happens to the blocks of the cache, for routers that send a request where its prefix is: TensorRT-LLM's KV cache events in camelCase.
 
+/** A block that can be found by its content. */
 export interface KvCacheStoredBlock {
   /** Name of the block by content: see `blockHashes`. */
   readonly blockHash: number;
@@ -9,6 +10,7 @@ export interface KvCacheStoredBlock {
   readonly priority: number;
 }
 
+/** What happened to blocks of the KV cache. */
 export type KvCacheEventData =
   | { readonly type: 'created'; readonly numBlocksPerCacheLevel: readonly number[] }
   /** Blocks that follow each other, the first one after `parentHash` (null: at a beginning). */

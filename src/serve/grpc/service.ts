@@ -18,8 +18,6 @@ export interface ServiceOptions {
   readonly inference: Inference;
   readonly observer: Observer;
   readonly apiKeys: readonly string[];
-  /** Aborted when the server ends. */
-  readonly signal: AbortSignal;
   readonly draining: () => boolean;
 }
 
@@ -123,11 +121,11 @@ export function createService(options: ServiceOptions): {
   readonly methods: ReadonlyMap<string, Method>;
   readonly admit: (path: string, headers: IncomingHttpHeaders) => void;
 } {
-  const { inference, observer, apiKeys, signal } = options;
+  const { inference, observer, apiKeys } = options;
   const { registry } = inference;
   const scopeOf = (call: Call): Scope => ({
     id: makeId('req_'),
-    signal: AbortSignal.any([call.signal, signal]),
+    signal: call.signal,
     abort: call.abort,
     observer,
     maxBodySize: 0,

@@ -1,5 +1,5 @@
 // The numbers of an engine: its KV cache, its batch and its steps, taken from the executor's statistics. Each step is counted once, however often the statistics are read.
-import { Counter, Gauge, Histogram, type Registry as Numbers } from 'prom-client';
+import { Counter, Gauge, Histogram, type Registry as Numbers } from '@platformatic/prom-client';
 import type { ExecutorStatistics, IterationStats } from '../../run/executor/statistics.ts';
 
 /** What a gauge shows of the newest state. */
@@ -75,10 +75,10 @@ const step = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 
 export class EngineMetrics {
   readonly #label: string;
-  readonly #gauges: readonly (readonly [Gauge, Reading])[];
-  readonly #totals: readonly (readonly [Counter, string, (statistics: ExecutorStatistics) => number])[];
-  readonly #queueTime: Histogram;
-  readonly #stepTime: Histogram;
+  readonly #gauges: readonly (readonly [Gauge<string>, Reading])[];
+  readonly #totals: readonly (readonly [Counter<string>, string, (statistics: ExecutorStatistics) => number])[];
+  readonly #queueTime: Histogram<string>;
+  readonly #stepTime: Histogram<string>;
   readonly #seen = new Map<string, Map<string, number>>();
 
   constructor(numbers: Numbers, label: string) {

@@ -1,6 +1,6 @@
 // The numbers of a server for Prometheus. The `trtllm_*` names and their meaning are those of TensorRT-LLM's server, so that its dashboards and gateways fit;
 // `typert_*` are ours.
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as Numbers } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as Numbers } from '@platformatic/prom-client';
 import type { ExecutorStatistics } from '../../run/executor/statistics.ts';
 import type { ModelState, Observer, RequestFacts } from '../model.ts';
 import { EngineMetrics } from './engine.ts';
@@ -107,15 +107,15 @@ export class Metrics implements Observer {
     this.#ready.set({ [label]: model }, ready ? 1 : 0);
   }
 
-  #counter(name: string, help: string, more: string[] = []): Counter {
+  #counter(name: string, help: string, more: string[] = []): Counter<string> {
     return new Counter({ name, help, labelNames: [label, ...more], registers: [this.#numbers] });
   }
 
-  #gauge(name: string, help: string): Gauge {
+  #gauge(name: string, help: string): Gauge<string> {
     return new Gauge({ name, help, labelNames: [label], registers: [this.#numbers] });
   }
 
-  #histogram(name: string, help: string, buckets: number[]): Histogram {
+  #histogram(name: string, help: string, buckets: number[]): Histogram<string> {
     return new Histogram({ name, help, buckets, labelNames: [label], registers: [this.#numbers] });
   }
 }

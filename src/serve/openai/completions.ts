@@ -16,7 +16,8 @@ import { fingerprint, usageBody } from './chat.ts';
 import { streamOptionsSchema } from './chat-schema.ts';
 import { type CompletionLogprobs, completionLogprobs } from './logprobs.ts';
 
-const completionSchema = z.looseObject({
+/** The body of a completion. */
+export const completionSchema = z.looseObject({
   model: z.string().nullish(),
   prompt: z.union([z.string(), z.array(z.string()).min(1), z.array(z.int()).min(1), z.array(z.array(z.int())).min(1)], {
     error: 'expected a text, token ids, or a list of either',

@@ -1,0 +1,70 @@
+// GET /openapi.json: the routes with bodies, from the same schemas that check them (OpenAPI 3.1, whose schemas are JSON Schema).
+
+import type { Hono } from 'hono';
+import { z } from 'zod';
+import { version } from '../base/version.ts';
+import { countSchema, messagesSchema } from './anthropic/input.ts';
+import type { Env } from './http.ts';
+import { chatSchema as ollamaChat, generateSchema as ollamaGenerate } from './ollama/input.ts';
+import { chatSchema } from './openai/chat-schema.ts';
+import { completionSchema } from './openai/completions.ts';
+import { responsesSchema } from './openai/responses-input.ts';
+
+const bodies: Readonly<Record<string, readonly [summary: string, schema: z.ZodType]>> = {
+  '/v1/chat/completions': ['Continue a conversation', chatSchema],
+  '/v1/completions': ['Continue a text', completionSchema],
+  '/v1/responses': ['Answer, with memory', responsesSchema],
+  '/v1/messages': ['Continue a conversation (Anthropic)', messagesSchema],
+  '/v1/messages/count_tokens': ['Count the tokens of a conversation (Anthropic)', countSchema],
+  '/api/chat': ['Continue a conversation (Ollama)', ollamaChat],
+  '/api/generate': ['Answer a prompt (Ollama)', ollamaGenerate],
+};
+
+const reads: Readonly<Record<string, string>> = {
+  '/health': 'Liveness',
+  '/health/ready': 'Readiness',
+  '/health_generate': 'One token through each engine',
+  '/version': 'Version',
+  '/server_info': 'Models, their state and limits',
+  '/metrics': 'Numbers for Prometheus',
+  '/v1/models': 'Models',
+  '/api/tags': 'Models (Ollama)',
+  '/api/version': 'Version (Ollama)',
+  '/v2': 'Server metadata (KServe v2)',
+  '/v2/health/live': 'Liveness (KServe v2)',
+  '/v2/health/ready': 'Readiness (KServe v2)',
+};
+
+const answers = {
+  '200': { description: 'The answer, or its stream' },
+  '400': { description: 'A field is wrong or cannot be honoured' },
+  '401': { description: 'No valid API key' },
+  '404': { description: 'No such model or route' },
+  '413': { description: 'The body is too large' },
+  '429': { description: 'The queue is full' },
+  '503': { description: 'Not ready, or ending' },
+};
+
+function build(): Record<string, unknown> {
+  const posts = Object.entries(bodies).map(([path, [summary, schema]]) => {
+    const { $schema: _, ...body } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' });
+    const requestBody = { required: true, content: { 'application/json': { schema: body } } };
+    return [path, { post: { summary, requestBody, responses: answers } }];
+  });
+  const gets = Object.entries(reads).map(([path, summary]) => [path, { get: { summary, responses: answers } }]);
+  return {
+    openapi: '3.1.0',
+    info: { title: 'TypeRT', version },
+    paths: Object.fromEntries([...posts, ...gets]),
+    components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
+    security: [{ key: [] }, {}],
+  };
+}
+
+export function addOpenApi(app: Hono<Env>): void {
+  let built: Record<string, unknown> | undefined;
+  app.get('/openapi.json', (c) => {
+    built ??= build();
+    return c.json(built);
+  });
+}
