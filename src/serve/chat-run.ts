@@ -5,6 +5,7 @@ import type { StreamedCompletionOutput } from '../llm/outputs.ts';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
 import { ServeError } from './errors.ts';
 import { generate } from './generate.ts';
+import { type ForcedCall, forcedParser, guideOfCall } from './guided.ts';
 import type { Observer } from './model.ts';
 import { type OutputParser, type Piece, plain } from './parsers/pieces.ts';
 import { reasoningParser } from './parsers/reasoning.ts';
@@ -19,6 +20,8 @@ export interface ChatJob {
   /** The conversation rendered by the client; the messages are then not read. */
   readonly promptTokenIds?: readonly number[];
   readonly tools?: readonly JsonObject[];
+  /** A call that has to be made, instead of an answer. */
+  readonly forcedCall?: ForcedCall;
   readonly parallelToolCalls?: boolean;
   readonly documents?: readonly JsonObject[];
   readonly templateKwargs?: JsonObject;
@@ -106,8 +109,10 @@ class Answer {
 export function startChat(job: ChatJob): ChatRun {
   const { model, tools, templateKwargs, documents, addGenerationPrompt } = job;
   const { llm, traits } = model;
+  const { forcedCall } = job;
   const withTools = tools !== undefined && tools.length > 0;
-  if (withTools && !traits.templateShowsTools)
+  // A call that is forced needs no template: the grammar names the tools.
+  if (withTools && !traits.templateShowsTools && forcedCall === undefined)
     throw new ServeError('this model was not made for tools: its chat template does not show them', {
       status: 400,
       code: 'unsupported_parameter',
@@ -125,16 +130,25 @@ export function startChat(job: ChatJob): ChatRun {
           ...(addGenerationPrompt === undefined ? {} : { addGenerationPrompt }),
         },
   );
-  const needsSpecial = withTools && (traits.tools?.needsSpecialTokens ?? false);
+  const needsSpecial = withTools && forcedCall === undefined && (traits.tools?.needsSpecialTokens ?? false);
+  const guidedDecoding =
+    forcedCall === undefined ? undefined : guideOfCall(forcedCall, tools ?? [], job.parallelToolCalls ?? true);
   const params = fillMaxTokens(
-    needsSpecial ? { ...job.params, skipSpecialTokens: false } : job.params,
+    {
+      ...job.params,
+      ...(needsSpecial ? { skipSpecialTokens: false } : {}),
+      ...(guidedDecoding === undefined ? {} : { guidedDecoding }),
+    },
     prompt.promptTokenIds.length,
     llm.limits,
   );
   const stream = generate({ ...job, input: { promptTokenIds: prompt.promptTokenIds }, params });
   const answers = Array.from({ length: params.n ?? 1 }, () => {
     const inner = withTools && traits.tools !== undefined ? traits.tools.create() : plain;
-    const parser = traits.reasoning === undefined ? inner : reasoningParser(traits.reasoning, prompt.prompt, inner);
+    // A guided answer has no place for reasoning.
+    const free = traits.reasoning === undefined || params.guidedDecoding !== undefined;
+    const read = free ? inner : reasoningParser(traits.reasoning!, prompt.prompt, inner);
+    const parser = forcedCall === undefined ? read : forcedParser(forcedCall);
     const makeId = traits.tools?.makeId ?? (() => `call_${crypto.randomUUID()}`);
     return new Answer(parser, makeId, job.parallelToolCalls ?? true, needsSpecial ? traits.endTexts : []);
   });

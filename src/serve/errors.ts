@@ -72,6 +72,7 @@ const fieldNames: Readonly<Record<string, string>> = {
   embeddingBias: 'logit_bias',
   promptTokenIds: 'prompt',
   promptLogprobs: 'logprobs',
+  guidedDecoding: 'response_format',
 };
 
 /** samplingParams.topP → top_p: the name that the request used. */

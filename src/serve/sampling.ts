@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
 import type { SessionLimits } from '../run/session/batch.ts';
 import { refuseField, ServeError } from './errors.ts';
+import { guidedOf } from './guided.ts';
 
 const number = z.number().nullish();
 const integer = z.int().nullish();
@@ -106,8 +107,13 @@ export function toSamplingParams(body: SamplingBody, recommended: SamplingParams
   const present = Object.fromEntries(
     Object.entries(given).filter(([, value]) => value !== undefined && value !== null),
   ) as SamplingParams;
-  // A beam search does not sample.
-  return body.use_beam_search ? present : { temperature: 1, ...recommended, ...present };
+  const guidedDecoding = guidedOf(body);
+  return {
+    // A beam search does not sample.
+    ...(body.use_beam_search ? {} : { temperature: 1, ...recommended }),
+    ...present,
+    ...(guidedDecoding === undefined ? {} : { guidedDecoding }),
+  };
 }
 
 /** As many tokens as fit, when nothing was said. */
@@ -117,17 +123,9 @@ export function fillMaxTokens(params: SamplingParams, promptLength: number, limi
   return { ...params, maxTokens: Math.max(1, params.minTokens ?? 1, limits.maxSeqLen - used) };
 }
 
-const guided = 'needs guided decoding, which is not built yet';
-
 /** Fields that would change the answer and that nothing here can honour yet. They are refused, never ignored. */
 const refused: Readonly<Record<string, { readonly what: string; readonly unless?: (value: unknown) => boolean }>> = {
   suffix: { what: 'text behind the completion is not supported', unless: (value) => value === '' },
-  guided_json: { what: guided },
-  guided_regex: { what: guided },
-  guided_choice: { what: guided },
-  guided_grammar: { what: guided },
-  structural_tag: { what: guided },
-  structured_outputs: { what: guided },
   functions: { what: 'replaced by tools' },
   function_call: { what: 'replaced by tool_choice', unless: (value) => value === 'none' },
   audio: { what: 'this server answers with text' },
@@ -148,7 +146,4 @@ export function refuseUnsupported(body: Readonly<Record<string, unknown>>): void
     const value = body[field];
     if (value !== undefined && value !== null && !(unless?.(value) ?? false)) refuseField(field, what);
   }
-  const format = body.response_format as { type?: unknown } | null | undefined;
-  if (format !== undefined && format !== null && format.type !== 'text')
-    refuseField('response_format', `${String(format.type)} ${guided}`, "Use { type: 'text' }");
 }

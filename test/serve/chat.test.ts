@@ -123,6 +123,22 @@ describe('tools', () => {
     expect(llm.prompts[0]).not.toContain('tools:');
   });
 
+  test('a call that is forced: guided, and read as one', async () => {
+    const { post, llm } = await serveFake({ answer: () => '[{"name":"weather","arguments":{"city":"Oslo"}}]' });
+    const body = { ...chat, tools: [tool], tool_choice: 'required', parallel_tool_calls: false };
+    expect(await (await post('/v1/chat/completions', body)).json()).toMatchObject({
+      choices: [
+        {
+          message: { content: null, tool_calls: [{ function: { name: 'weather', arguments: '{"city":"Oslo"}' } }] },
+          finish_reason: 'tool_calls',
+        },
+      ],
+    });
+    expect(llm.params[0]).toMatchObject({ guidedDecoding: { json: { type: 'array', minItems: 1, maxItems: 1 } } });
+    const choice = { type: 'function', function: { name: 'nothing' } };
+    expect((await post('/v1/chat/completions', { ...body, tool_choice: choice })).status).toBe(400);
+  });
+
   test('a model that was not made for them says so', async () => {
     const { post } = await serveFake();
     const response = await post('/v1/chat/completions', { ...chat, tools: [tool] });

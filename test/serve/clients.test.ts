@@ -95,6 +95,52 @@ describe('openai', () => {
     expect(new Set(one.choices.map(({ message }) => message.content)).size).toBeGreaterThan(1);
   });
 
+  test('structured outputs and forced tools', async () => {
+    const schema = {
+      type: 'object',
+      properties: { animal: { enum: ['fox', 'owl'] }, old: { type: 'boolean' } },
+      required: ['animal', 'old'],
+      additionalProperties: false,
+    };
+    const ask = { model, messages, max_tokens: 150, temperature: 0 };
+    const format = { type: 'json_schema' as const, json_schema: { name: 'animal', schema, strict: true } };
+    const answer = await openai.chat.completions.create({ ...ask, response_format: format });
+    const valid = { animal: expect.stringMatching(/^(fox|owl)$/), old: expect.any(Boolean) };
+    expect(JSON.parse(answer.choices[0]!.message.content!)).toEqual(valid);
+    const text = { format: { type: 'json_schema' as const, name: 'animal', schema } };
+    const response = await openai.responses.create({ model, input: 'An animal', temperature: 0, text });
+    expect(JSON.parse(response.output_text)).toEqual(valid);
+    const { choices } = await openai.completions.create({
+      model,
+      prompt: 'The animal is a',
+      ...{ guided_choice: ['fox', 'wise owl (grey)'] },
+    });
+    expect(['fox', 'wise owl (grey)']).toContain(choices[0]!.text);
+    const tools = [{ type: 'function' as const, function: { name: 'look', parameters: schema } }];
+    for (const tool_choice of ['required' as const, { type: 'function' as const, function: { name: 'look' } }]) {
+      const parallel_tool_calls = false;
+      const forced = await openai.chat.completions.create({ ...ask, tools, tool_choice, parallel_tool_calls });
+      const [call] = forced.choices[0]!.message.tool_calls!;
+      expect(call).toMatchObject({ type: 'function', function: { name: 'look' } });
+      expect(JSON.parse((call as { function: { arguments: string } }).function.arguments)).toEqual(valid);
+    }
+    const stream = openai.chat.completions.stream({
+      ...ask,
+      tools,
+      tool_choice: 'required',
+      parallel_tool_calls: false,
+    });
+    const final = await stream.finalChatCompletion();
+    expect(final.choices[0]).toMatchObject({
+      finish_reason: 'tool_calls',
+      message: { tool_calls: [{ type: 'function' }] },
+    });
+    const broken = { type: 'json_schema' as const, json_schema: { name: 'x', schema: { type: 'nonsense' } } };
+    await expect(openai.chat.completions.create({ ...ask, response_format: broken })).rejects.toMatchObject({
+      status: 400,
+    });
+  });
+
   test('beams, through TensorRT-LLM’s extensions', async () => {
     const beams = { use_beam_search: true, best_of: 3, n: 2 };
     const { choices } = await openai.chat.completions.create({ model, messages, max_tokens: 6, ...beams } as never);

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import type { ChatMessage } from '../../llm/inputs.ts';
 import { refuseField } from '../errors.ts';
+import type { ForcedCall } from '../guided.ts';
 
 const block = z.looseObject({ type: z.string() });
 const blocks = z.union([z.string(), z.array(block)], { error: 'expected a text or a list of blocks' });
@@ -79,10 +80,14 @@ export function toChatMessages({ system, messages }: CountBody): ChatMessage[] {
   return [...first, ...messages.flatMap(({ role, content }) => [...convert(role, content)])];
 }
 
+/** A call that the model has to make. */
+export function toForcedCall({ tool_choice: choice }: CountBody): { forcedCall?: ForcedCall } {
+  if (choice?.type === 'any') return { forcedCall: { kind: 'required' } };
+  return choice?.type === 'tool' ? { forcedCall: { kind: 'named', name: String(choice.name) } } : {};
+}
+
 export function toChatTools({ tools, tool_choice: choice }: CountBody): Record<string, unknown>[] {
   if (choice?.type === 'none') return [];
-  if (choice?.type === 'any' || choice?.type === 'tool')
-    refuseField('tool_choice', 'making the model call a tool needs guided decoding, which is not built yet');
   return (tools ?? []).map(({ name, description, input_schema: parameters }) => ({
     type: 'function',
     function: { name, description, parameters: parameters ?? {} },

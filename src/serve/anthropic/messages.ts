@@ -7,7 +7,7 @@ import { anthropicError, toHttpError } from '../errors.ts';
 import { type Env, makeId, readJson, type Scope, type Services } from '../http.ts';
 import { toSamplingParams } from '../sampling.ts';
 import { event, streamEvents } from '../sse.ts';
-import { countSchema, messagesSchema, thinkingSwitch, toChatMessages, toChatTools } from './input.ts';
+import { countSchema, messagesSchema, thinkingSwitch, toChatMessages, toChatTools, toForcedCall } from './input.ts';
 
 type Body = z.infer<typeof messagesSchema>;
 
@@ -43,6 +43,7 @@ function start(body: Body, services: Services, scope: Scope): ChatRun {
     model,
     messages: toChatMessages(body),
     tools: toChatTools(body),
+    ...toForcedCall(body),
     parallelToolCalls: !(body.tool_choice?.disable_parallel_tool_use ?? false),
     templateKwargs: thinkingSwitch(body),
     params: {

@@ -2,7 +2,7 @@
 
 import { show } from '../../base/errors.ts';
 import type { PromptInput } from '../../llm/inputs.ts';
-import type { SamplingParams } from '../../run/decode/sampling-params.ts';
+import type { GuidedDecodingParams, SamplingParams } from '../../run/decode/sampling-params.ts';
 import { ServeError } from '../errors.ts';
 import type { ServedTokenizer } from '../model.ts';
 import type { ModelSpec } from './specs.ts';
@@ -128,6 +128,31 @@ function bias(inputs: Inputs, row: number, tokenizer: ServedTokenizer | undefine
   return map.size === 0 ? undefined : map;
 }
 
+/** Types by TensorRT-LLM's names. */
+function guide(inputs: Inputs, row: number): GuidedDecodingParams | undefined {
+  const [type] = inputs.texts('guided_decoding_guide_type', row);
+  const [value = ''] = inputs.texts('guided_decoding_guide', row);
+  switch (type) {
+    case undefined:
+      return undefined;
+    case 'json':
+      return { jsonObject: true };
+    case 'json_schema':
+      return { json: value };
+    case 'regex':
+      return { regex: value };
+    case 'ebnf_grammar':
+      return { grammar: value };
+    case 'structural_tag':
+      return { structuralTag: value };
+    default:
+      return refuse('not a type of guide', 'guided_decoding_guide_type', {
+        expected: 'json, json_schema, regex, ebnf_grammar, structural_tag',
+        got: type,
+      });
+  }
+}
+
 function paramsOf(
   inputs: Inputs,
   row: number,
@@ -173,6 +198,7 @@ function paramsOf(
     stopWords: stopWords.length > 0 ? stopWords : undefined,
     badWords: badWords.length > 0 ? badWords : undefined,
     embeddingBias: bias(inputs, row, tokenizer),
+    guidedDecoding: guide(inputs, row),
     logprobs: inputs.flag('return_log_probs', row) ? 0 : undefined,
     returnContextLogits: inputs.flag('return_context_logits', row) || undefined,
     returnGenerationLogits: inputs.flag('return_generation_logits', row) || undefined,

@@ -36,6 +36,8 @@ const shared: readonly TensorSpec[] = [
   spec('return_num_input_tokens', 'BOOL'),
   spec('return_num_output_tokens', 'BOOL'),
   spec('beam_width', 'INT32'),
+  spec('guided_decoding_guide_type', 'BYTES'),
+  spec('guided_decoding_guide', 'BYTES'),
   spec('beam_search_diversity_rate', 'FP32'),
   // Older names of seed and min_tokens.
   spec('random_seed', 'UINT64'),

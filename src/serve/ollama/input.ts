@@ -43,8 +43,6 @@ export const generateSchema = z.looseObject({
 
 /** What would change the answer and is not built. */
 export function refuseInOllama(body: Readonly<Record<string, unknown>>): void {
-  if (body.format !== undefined && body.format !== null && body.format !== '')
-    refuseField('format', 'needs guided decoding, which is not built yet');
   if (Array.isArray(body.images) && body.images.length > 0) refuseField('images', 'this model reads text');
   if (typeof body.suffix === 'string' && body.suffix !== '')
     refuseField('suffix', 'text behind the completion is not supported');
@@ -52,9 +50,21 @@ export function refuseInOllama(body: Readonly<Record<string, unknown>>): void {
     if (body[field] !== undefined && body[field] !== null && body[field] !== '') refuseField(field, 'is not supported');
 }
 
-export function paramsOf(given: z.infer<typeof options>, recommended: SamplingParams): SamplingParams {
+/** `format`: 'json', or a schema. */
+function guided(format: unknown): SamplingParams {
+  if (format === undefined || format === null || format === '') return {};
+  if (format === 'json') return { guidedDecoding: { jsonObject: true } };
+  if (typeof format === 'object') return { guidedDecoding: { json: format as Record<string, unknown> } };
+  return refuseField('format', "expected 'json' or a JSON schema");
+}
+
+export function paramsOf(
+  { options: given, format }: { options?: z.infer<typeof options>; format?: unknown },
+  recommended: SamplingParams,
+): SamplingParams {
   const { num_predict: count, repeat_penalty, ...rest } = given ?? {};
   return {
+    ...guided(format),
     ...toSamplingParams({ ...rest, repetition_penalty: repeat_penalty }, recommended),
     // -1: until the model ends; -2: until the context is full.
     ...(typeof count === 'number' && count >= 0 ? { maxTokens: Math.max(1, count) } : {}),

@@ -160,7 +160,7 @@ export function addOllama(app: Hono<Env>, { registry }: Services): void {
       messages: toMessages(body.messages),
       tools: body.tools ?? [],
       templateKwargs: thinkingSwitch(body.think),
-      params: paramsOf(body.options, model.llm.recommendedSamplingParams),
+      params: paramsOf(body, model.llm.recommendedSamplingParams),
       signal: scope.signal,
       observer: scope.observer,
     });
@@ -182,7 +182,7 @@ export function addOllama(app: Hono<Env>, { registry }: Services): void {
       messages: [...system, { role: 'user', content: prompt }],
       ...(plain ? { promptTokenIds: llm.encode(prompt).promptTokenIds } : {}),
       templateKwargs: thinkingSwitch(body.think),
-      params: paramsOf(body.options, llm.recommendedSamplingParams),
+      params: paramsOf(body, llm.recommendedSamplingParams),
       signal: scope.signal,
       observer: scope.observer,
     });

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import type { ChatMessage } from '../../llm/inputs.ts';
 import { refuseField } from '../errors.ts';
+import type { ForcedCall } from '../guided.ts';
 import { samplingFields } from '../sampling.ts';
 
 export const toolSchema = z.looseObject({
@@ -44,19 +45,23 @@ export const chatSchema = z.looseObject({
 
 export type ChatBody = z.infer<typeof chatSchema>;
 
-/** The tools that the model is shown. Choosing for the model needs guided decoding. */
-export function offeredTools(
-  tools: readonly Record<string, unknown>[] | null | undefined,
-  choice: unknown,
-): readonly Record<string, unknown>[] {
-  if (choice === 'none') return [];
-  if (choice !== undefined && choice !== null && choice !== 'auto')
-    refuseField(
-      'tool_choice',
-      'making the model call a tool needs guided decoding, which is not built yet',
-      "Use 'auto' or 'none'",
-    );
-  return tools ?? [];
+/** What a request says of tools: which the model is shown, and whether it has to call. */
+export interface ToolUse {
+  readonly tools: readonly Record<string, unknown>[];
+  readonly forcedCall?: ForcedCall;
+}
+
+/** Reads `tools` and `tool_choice`, in the form of chat completions or of responses. */
+export function toolUse(tools: readonly Record<string, unknown>[] | null | undefined, choice: unknown): ToolUse {
+  if (choice === 'none') return { tools: [] };
+  const shown = tools ?? [];
+  if (choice === undefined || choice === null || choice === 'auto') return { tools: shown };
+  if (choice === 'required') return { tools: shown, forcedCall: { kind: 'required' } };
+  const { type, function: named, name } = choice as { type?: unknown; function?: { name?: unknown }; name?: unknown };
+  const wanted = named?.name ?? name;
+  if (type !== 'function' || typeof wanted !== 'string')
+    return refuseField('tool_choice', "expected 'none', 'auto', 'required' or a function");
+  return { tools: shown, forcedCall: { kind: 'named', name: wanted } };
 }
 
 /** Messages as templates want them. */

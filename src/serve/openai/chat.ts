@@ -9,7 +9,7 @@ import { type Env, makeId, now, readJson, type Services } from '../http.ts';
 import type { ServedTokenizer } from '../model.ts';
 import { refuseUnsupported, toSamplingParams } from '../sampling.ts';
 import { event, eventWriter, streamEvents } from '../sse.ts';
-import { type ChatBody, chatSchema, offeredTools, toMessages } from './chat-schema.ts';
+import { type ChatBody, chatSchema, toMessages, toolUse } from './chat-schema.ts';
 import { chatLogprobs } from './logprobs.ts';
 
 export const fingerprint = `typert-${version}`;
@@ -111,7 +111,7 @@ export function startBody(body: ChatBody, services: Services, scope: Env['Variab
   return startChat({
     model,
     messages: toMessages(body.messages),
-    tools: offeredTools(body.tools, body.tool_choice),
+    ...toolUse(body.tools, body.tool_choice),
     parallelToolCalls: body.parallel_tool_calls ?? true,
     templateKwargs,
     ...(body.prompt_token_ids ? { promptTokenIds: body.prompt_token_ids } : {}),

@@ -2,7 +2,9 @@
 
 import { z } from 'zod';
 import type { ChatMessage } from '../../llm/inputs.ts';
+import type { SamplingParams } from '../../run/decode/sampling-params.ts';
 import { refuseField } from '../errors.ts';
+import { fromResponseFormat } from '../guided.ts';
 
 export type Item = Readonly<Record<string, unknown>>;
 
@@ -28,8 +30,6 @@ export type ResponsesBody = z.infer<typeof responsesSchema>;
 
 /** Refuses what would change the answer and is not built. */
 export function refuseInResponses(body: ResponsesBody): void {
-  const format = body.text?.format?.type ?? 'text';
-  if (format !== 'text') refuseField('text.format', `${format} needs guided decoding, which is not built yet`);
   if (body.background === true) refuseField('background', 'answers in the background are not supported');
   if (typeof body.top_logprobs === 'number' && body.top_logprobs > 0)
     refuseField('top_logprobs', 'is not supported here', 'Use /v1/chat/completions');
@@ -39,6 +39,14 @@ export function refuseInResponses(body: ResponsesBody): void {
   for (const { type } of body.tools ?? [])
     if (type !== 'function')
       refuseField('tools', `tools of type '${type}' run at OpenAI; only functions are supported`);
+}
+
+/** `text.format`, which is response_format with a flat schema. */
+export function guidedText({ text }: ResponsesBody): SamplingParams {
+  const format = text?.format;
+  const flat = format?.type === 'json_schema' ? { ...format, json_schema: { schema: format.schema } } : format;
+  const guidedDecoding = fromResponseFormat(flat, 'text.format');
+  return guidedDecoding === undefined ? {} : { guidedDecoding };
 }
 
 /** Tools in the chat form: the responses API writes a function flat. */

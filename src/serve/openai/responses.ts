@@ -6,8 +6,9 @@ import { ServeError, toHttpError } from '../errors.ts';
 import { type Env, makeId, now, readJson, type Services } from '../http.ts';
 import { toSamplingParams } from '../sampling.ts';
 import { event, streamEvents } from '../sse.ts';
-import { offeredTools } from './chat-schema.ts';
+import { toolUse } from './chat-schema.ts';
 import {
+  guidedText,
   type Item,
   type ResponsesBody,
   refuseInResponses,
@@ -80,7 +81,7 @@ function frame({ body, model }: Turn, id: string, created: number): Record<strin
     reasoning: { effort: body.reasoning?.effort ?? null, summary: null },
     store: body.store ?? true,
     temperature: body.temperature ?? null,
-    text: { format: { type: 'text' } },
+    text: { format: body.text?.format ?? { type: 'text' } },
     tool_choice: body.tool_choice ?? 'auto',
     tools: body.tools ?? [],
     top_p: body.top_p ?? null,
@@ -159,11 +160,12 @@ export function addResponses(app: Hono<Env>, services: Services): void {
     const run = startChat({
       model,
       messages: [...system, ...toChatMessages([...history, ...input])],
-      tools: offeredTools(toChatTools(body.tools), body.tool_choice),
+      ...toolUse(toChatTools(body.tools), body.tool_choice),
       parallelToolCalls: body.parallel_tool_calls ?? true,
       templateKwargs: body.reasoning?.effort ? { reasoning_effort: body.reasoning.effort } : {},
       params: {
         ...toSamplingParams(body as Parameters<typeof toSamplingParams>[0], model.llm.recommendedSamplingParams),
+        ...guidedText(body),
         ...(typeof body.max_output_tokens === 'number' ? { maxTokens: body.max_output_tokens } : {}),
         n: 1,
       },
