@@ -37,8 +37,13 @@ try {
   const options = { maxTokens: tokens, temperature: 0, ignoreEos: true };
   const one = await best(async () => await llm.generate('Once', options));
   const eight = await best(async () => await llm.generate(new Array(8).fill('Once'), options));
-  const prompt = { promptTokenIds: Array.from({ length: 256 }, (_, i) => 3 + ((i * 37) % 4000)) };
-  const context = await best(async () => await llm.generate(prompt, { maxTokens: 1 }));
+  // Another prompt each time: one that was seen would be found in the KV cache.
+  let run = 0;
+  const prompt = () => ({ promptTokenIds: Array.from({ length: 256 }, (_, i) => 3 + (((i + 1) * 37 + run) % 4000)) });
+  const context = await best(async () => {
+    run++;
+    await llm.generate(prompt(), { maxTokens: 1 });
+  });
   await llm[Symbol.asyncDispose]();
   const rows = [
     ['build', `${built.toFixed(2)} s`],
