@@ -40,6 +40,11 @@ export function isBlockDType(dtype: DType): boolean {
   return dtypes[dtype].blockSize > 1;
 }
 
+/** Elements of a shape whose sizes are known. */
+export function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, n) => product * n, 1);
+}
+
 /** Bytes of `count` elements; `count` must be a multiple of the format's block size. */
 export function byteLength(dtype: DType, count: number): number {
   const { blockSize, blockBytes } = dtypes[dtype];

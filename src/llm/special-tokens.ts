@@ -1,15 +1,12 @@
 // The special tokens that a model folder declares, and the reading of the small JSON files that declare them. Works without a tokenizer, since a
 // model driven by token ids still has to know where to stop.
 import { ConfigError, show } from '../base/errors.ts';
+import { isObject, type JsonObject } from '../define/checkpoint/json.ts';
 
 /** A model's small text files by name relative to its folder, e.g. `tokenizer_config.json`. */
 export type Assets = ReadonlyMap<string, string>;
 
-export type JsonObject = { readonly [key: string]: unknown };
-
-export function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
+export { isObject, type JsonObject };
 
 /** The asset `name` as a JSON object; undefined when it is not there. Throws ConfigError when it is there and is not a JSON object. */
 export function readJsonAsset(assets: Assets, name: string, label: string): JsonObject | undefined {

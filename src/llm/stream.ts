@@ -2,6 +2,7 @@
 
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
 import type { TokenLogprobs as ExecutorLogprobs, RequestHandle, Response } from '../run/executor/index.ts';
+import { bestSequences, concatLogits } from '../run/executor/outputs.ts';
 import { Detokenizer } from './detokenizer.ts';
 import type { ResolvedPrompt } from './inputs.ts';
 import type {
@@ -30,18 +31,6 @@ function toMaps(entries: readonly ExecutorLogprobs[]): TokenLogprobs {
     (position) =>
       new Map(position.map(({ tokenId, logprob, rank }): [number, Logprob] => [tokenId, { logprob, rank }])),
   );
-}
-
-function joinLogits(parts: readonly Logits[]): Logits | undefined {
-  const first = parts[0];
-  if (first === undefined) return undefined;
-  const data = new Float32Array(parts.reduce((sum, part) => sum + part.data.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    data.set(part.data, at);
-    at += part.data.length;
-  }
-  return { data, shape: [parts.reduce((sum, part) => sum + part.shape[0], 0), first.shape[1]] };
 }
 
 /** Sets a property that is computed when it is first read. */
@@ -151,7 +140,8 @@ class Sequence {
     };
     lazy(output, 'tokenIds', () => all.slice(0, count));
     if (params.logprobs !== undefined) lazy(output, 'logprobs', () => entries.slice(0, count));
-    if (params.returnGenerationLogits) lazy(output, 'generationLogits', () => joinLogits(parts.slice(0, numParts)));
+    if (params.returnGenerationLogits)
+      lazy(output, 'generationLogits', () => (numParts === 0 ? undefined : concatLogits(parts.slice(0, numParts))));
     this.#textRead = this.#text.length;
     this.#tokensRead = count;
     return output;
@@ -169,7 +159,7 @@ export async function* streamRequest(context: StreamContext): AsyncGenerator<Str
   let cachedTokens: number | undefined;
   const snapshot = (finished: boolean): StreamedRequestOutput => {
     const all = sequences.map((sequence) => sequence.output());
-    const outputs = finished ? best(all, params.n ?? 1) : all;
+    const outputs = finished ? bestSequences(all, params.n ?? 1) : all;
     return {
       requestId: handle.requestId,
       prompt: prompt.prompt,
@@ -191,15 +181,6 @@ export async function* streamRequest(context: StreamContext): AsyncGenerator<Str
     if (finished || sequences.some((sequence) => sequence.hasNews)) yield snapshot(finished);
     if (finished) return;
   }
-}
-
-/** The n sequences of greatest cumulative log-probability when more were made. */
-function best(outputs: readonly StreamedCompletionOutput[], n: number): StreamedCompletionOutput[] {
-  if (outputs.length <= n) return [...outputs];
-  return outputs
-    .toSorted((a, b) => (b.cumulativeLogprob ?? 0) - (a.cumulativeLogprob ?? 0) || a.index - b.index)
-    .slice(0, n)
-    .map((output, index) => ({ ...output, index }));
 }
 
 /** The whole of a stream, without its deltas. */

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
-import { byteLength } from '../../base/dtype.ts';
+import { byteLength, elementCount } from '../../base/dtype.ts';
 import { EngineError, TypertError } from '../../base/errors.ts';
 import { isFile } from '../../base/files.ts';
 import { readAssets } from '../../define/checkpoint/huggingface.ts';
@@ -143,10 +143,7 @@ export function openEngine(path: string): Engine {
     let weightBytes = 0;
     for (const tensor of plan.tensors) {
       if (tensor.storage.kind !== 'weight') continue;
-      const bytes = byteLength(
-        tensor.dtype,
-        (tensor.shape as readonly number[]).reduce((a, b) => a * b, 1),
-      );
+      const bytes = byteLength(tensor.dtype, elementCount(tensor.shape as readonly number[]));
       const stored = source.tensors.get(tensor.name);
       if (stored?.bytes !== bytes) {
         throw new EngineError('damaged engine: a weight does not fit its plan', {

@@ -1,7 +1,7 @@
 // Writes an engine folder, beside its place and renamed into it: config.json, rank0.engine (a safetensors file) and the text assets.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { byteLength, dtypes, isBlockDType } from '../../base/dtype.ts';
+import { byteLength, dtypes, elementCount, isBlockDType } from '../../base/dtype.ts';
 import { EngineError } from '../../base/errors.ts';
 import { writeFolder } from '../../base/files.ts';
 import type { Progress } from '../../base/progress.ts';
@@ -24,10 +24,7 @@ export interface EngineParts {
 function entry(weight: GraphWeight): TensorToWrite & { weight: GraphWeight } {
   const { name, dtype, shape } = weight.value;
   const dims = shape as readonly number[];
-  const bytes = byteLength(
-    dtype,
-    dims.reduce((a, b) => a * b, 1),
-  );
+  const bytes = byteLength(dtype, elementCount(dims));
   const stored = isBlockDType(dtype) ? [...dims.slice(0, -1), byteLength(dtype, dims.at(-1)!)] : dims;
   return { name, dtype: dtypes[dtype].safetensors, shape: stored, bytes, weight };
 }

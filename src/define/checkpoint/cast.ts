@@ -2,6 +2,7 @@
 import {
   byteLength,
   type DType,
+  elementCount,
   fromFloat16Bits,
   isBlockDType,
   toBFloat16Bits,
@@ -10,8 +11,6 @@ import {
 import { CheckpointError } from '../../base/errors.ts';
 import { dequantize } from './gguf-blocks.ts';
 import type { TensorData } from './tensors.ts';
-
-const count = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
 
 /** Bytes at an address that typed arrays accept. */
 function aligned(bytes: Uint8Array, size: number): Uint8Array {
@@ -36,7 +35,7 @@ function halfTable(): Float32Array {
 /** The tensor's values as float32 (block formats are unpacked). */
 export function toFloat32(tensor: TensorData): Float32Array {
   const { dtype, data } = tensor;
-  const n = count(tensor.shape);
+  const n = elementCount(tensor.shape);
   switch (dtype) {
     case 'float32':
       return typed(Float32Array, data);

@@ -1,8 +1,9 @@
 // How an engine's weight is made from a checkpoint's tensors: a small expression, kept symbolic until the weight is written, so that
 // merging, splitting and transposing cost no memory before and one tensor at a time then.
-import { byteLength, type DType, dtypes, isBlockDType } from '../../base/dtype.ts';
+import { byteLength, type DType, dtypes, elementCount, isBlockDType } from '../../base/dtype.ts';
 import { CheckpointError } from '../../base/errors.ts';
 import { castTensor } from './cast.ts';
+import { missing } from './safetensors.ts';
 import type { TensorData, TensorSource } from './tensors.ts';
 
 /** The recipe of a weight over a checkpoint's tensors. */
@@ -58,21 +59,12 @@ interface Meta {
   readonly shape: readonly number[];
 }
 
-const count = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
-
 /** The stored dtype and shape an expression will have, without reading data. Throws CheckpointError when a tensor is missing or shapes do not fit. */
 export function weightMeta(expr: WeightExpr, from: TensorSource): Meta {
   switch (expr.kind) {
     case 'source': {
       const info = from.tensors.get(expr.name);
-      if (info === undefined) {
-        throw new CheckpointError('missing tensor', {
-          where: from.label,
-          expected: `a tensor named ${expr.name}`,
-          got: `${from.tensors.size} other tensors`,
-          remedy: 'The checkpoint is incomplete or of another architecture than its config says',
-        });
-      }
+      if (info === undefined) throw missing(from.label, expr.name, from.tensors.size);
       return info;
     }
     case 'concat': {
@@ -118,10 +110,10 @@ export function weightMeta(expr: WeightExpr, from: TensorSource): Meta {
     }
     case 'reshape': {
       const { dtype, shape } = weightMeta(expr.of, from);
-      if (count(shape) !== count(expr.shape)) {
+      if (elementCount(shape) !== elementCount(expr.shape)) {
         throw new CheckpointError('wrong shape', {
           where: `${from.label}: ${describe(expr.of)}`,
-          expected: `${count(expr.shape)} elements for [${expr.shape}]`,
+          expected: `${elementCount(expr.shape)} elements for [${expr.shape}]`,
           got: `[${shape}]`,
         });
       }
@@ -172,14 +164,14 @@ function* readPieces(name: string, from: TensorSource, start: number, end: numbe
 /** A weight's bytes in `dtype`, in order and in pieces: what is joined or cut by rows is never in memory whole. */
 export function* streamWeight(expr: WeightExpr, from: TensorSource, dtype: DType): Generator<Uint8Array> {
   const { shape } = weightMeta(expr, from);
-  if (expr.kind === 'stack' || (expr.kind === 'concat' && count(shape.slice(0, expr.axis)) === 1)) {
+  if (expr.kind === 'stack' || (expr.kind === 'concat' && elementCount(shape.slice(0, expr.axis)) === 1)) {
     for (const part of expr.parts) yield* streamWeight(part, from, dtype);
   } else if (expr.kind === 'reshape') {
     yield* streamWeight(expr.of, from, dtype);
   } else if (expr.kind === 'source') {
-    for (const part of readPieces(expr.name, from, 0, count(shape))) yield castTensor(part, dtype).data;
+    for (const part of readPieces(expr.name, from, 0, elementCount(shape))) yield castTensor(part, dtype).data;
   } else if (expr.kind === 'slice' && expr.axis === 0 && expr.of.kind === 'source') {
-    const row = count(shape.slice(1));
+    const row = elementCount(shape.slice(1));
     for (const part of readPieces(expr.of.name, from, expr.start * row, expr.end * row))
       yield castTensor(part, dtype).data;
   } else {
@@ -199,7 +191,7 @@ export function readWeight(expr: WeightExpr, from: TensorSource): TensorData {
     case 'reshape':
       return { dtype, shape, data: castTensor(readWeight(expr.of, from), dtype).data };
     case 'stack': {
-      const data = new Uint8Array(byteLength(dtype, count(shape)));
+      const data = new Uint8Array(byteLength(dtype, elementCount(shape)));
       let at = 0;
       for (const part of expr.parts) {
         const bytes = castTensor(readWeight(part, from), dtype).data;
@@ -210,8 +202,8 @@ export function readWeight(expr: WeightExpr, from: TensorSource): TensorData {
     }
     case 'concat': {
       // Row-major: the axes before `axis` count runs, one of each part in turn.
-      const runs = count(shape.slice(0, expr.axis));
-      const runBytes = byteLength(dtype, count(shape.slice(expr.axis)));
+      const runs = elementCount(shape.slice(0, expr.axis));
+      const runBytes = byteLength(dtype, elementCount(shape.slice(expr.axis)));
       const data = new Uint8Array(runs * runBytes);
       let at = 0;
       for (const part of expr.parts) {
@@ -240,8 +232,8 @@ function sliceWeight(
   { dtype, shape }: Meta,
 ): TensorData {
   const inner = weightMeta(expr.of, from);
-  const runs = count(inner.shape.slice(0, expr.axis));
-  const rowElements = count(inner.shape.slice(expr.axis + 1));
+  const runs = elementCount(inner.shape.slice(0, expr.axis));
+  const rowElements = elementCount(inner.shape.slice(expr.axis + 1));
   const rowBytes = byteLength(dtype, rowElements * (expr.end - expr.start));
   const offset = byteLength(dtype, rowElements * expr.start);
   if (expr.of.kind === 'source' && runs === 1 && inner.dtype === dtype) {

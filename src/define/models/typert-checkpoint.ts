@@ -2,7 +2,7 @@
 // with q, k and v joined as `attention.qkv` and experts' halves in TensorRT-LLM's order (up, then gate).
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { byteLength, dtypes, type FloatDType, isBlockDType, isFloatDType } from '../../base/dtype.ts';
+import { byteLength, dtypes, elementCount, type FloatDType, isBlockDType, isFloatDType } from '../../base/dtype.ts';
 import { CheckpointError, ConfigError, show } from '../../base/errors.ts';
 import { writeFolder } from '../../base/files.ts';
 import { type Progress, silent } from '../../base/progress.ts';
@@ -145,10 +145,7 @@ export async function writeTypertCheckpoint({
       kept,
       dtype: dtypes[kept].safetensors,
       shape,
-      bytes: byteLength(
-        kept,
-        shape.reduce((a, b) => a * b, 1),
-      ),
+      bytes: byteLength(kept, elementCount(shape)),
     };
   });
   const total = entries.reduce((sum, entry) => sum + entry.bytes, 0);

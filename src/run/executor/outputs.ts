@@ -81,13 +81,13 @@ export interface Result {
 }
 
 /** The `n` sequences of greatest cumulative log-probability, best first, numbered anew; all of them in their order when there are no more than `n`. */
-export function bestSequences<Output extends { readonly index: number; readonly cumulativeLogprob: number }>(
+export function bestSequences<Output extends { readonly index: number; readonly cumulativeLogprob: number | null }>(
   outputs: readonly Output[],
   n: number,
 ): Output[] {
   if (outputs.length <= n) return [...outputs];
   return [...outputs]
-    .sort((a, b) => b.cumulativeLogprob - a.cumulativeLogprob || a.index - b.index)
+    .sort((a, b) => (b.cumulativeLogprob ?? 0) - (a.cumulativeLogprob ?? 0) || a.index - b.index)
     .slice(0, n)
     .map((output, index) => ({ ...output, index }));
 }
