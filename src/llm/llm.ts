@@ -6,10 +6,12 @@ import type { EngineConfig } from '../compile/engine/schema.ts';
 import { checkSamplingParams } from '../run/decode/resolve.ts';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
 import {
+  type EngineSnapshot,
   Executor,
   type ExecutorStatistics,
   type KvCacheEvent,
   type KvCacheRetentionConfig,
+  type Profile,
   type SessionLimits,
 } from '../run/executor/index.ts';
 import { ChatTemplate } from './chat-template.ts';
@@ -164,6 +166,16 @@ export class LLM implements AsyncDisposable {
   /** What happened to the blocks of the KV cache since the last call; needs `kvCacheConfig.eventBufferMaxSize`. For one reader. */
   async kvCacheEvents(): Promise<readonly KvCacheEvent[]> {
     return await this.#executor.kvCacheEvents();
+  }
+
+  /** The engine as it is now: what runs and waits, who holds which block, and the steps after the one of number `since`. Counts and places, no text. */
+  async snapshot(since?: number): Promise<EngineSnapshot> {
+    return await this.#executor.snapshot(since);
+  }
+
+  /** Times the launches of the next `numSteps` steps, or of fewer when work runs out; the order is that of the engine's plan. Resolves once there was work. */
+  async profile(numSteps: number): Promise<Profile> {
+    return await this.#executor.profile(numSteps);
   }
 
   #check(input: PromptInput, params: SamplingParams): { prompt: ResolvedPrompt; params: SamplingParams } {

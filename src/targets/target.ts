@@ -91,8 +91,8 @@ export interface Program extends AsyncDisposable {
   readonly memory: ProgramMemory;
   /** Sets a step input: the first `count` elements of `data`. */
   write(input: string, data: HostArray, count: number): void;
-  /** Runs a phase with the symbols at these values. */
-  run(phase: Phase, dims: Dims): Promise<void>;
+  /** Runs a phase with the symbols at these values. To `times`, one entry a plan step of the phase, the milliseconds that each took are added. */
+  run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void>;
   /** Copies the first `into.length` elements of an output to the host. */
   read(output: string, into: HostArray): Promise<void>;
   /** Overwrites the first elements of an output (logits changed by the host). */

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { makePlan } from '../../src/compile/plan.ts';
 import { targets } from '../../src/targets/index.ts';
+import type { Phase } from '../../src/targets/plan.ts';
 import { referenceTarget } from '../../src/targets/reference/target.ts';
 import type { Target } from '../../src/targets/target.ts';
 import {
@@ -28,14 +29,17 @@ async function compute(
   target: Target,
   { graph, weights, inputs }: Conformance,
   tokensPerBlock: number,
+  times?: Map<Phase, Float64Array>,
 ): Promise<Map<string, Float32Array | Int32Array>> {
   const limits = { maxNumTokens: 128, maxBatchSize: 8, maxNumLogits: 8 };
   const { plan } = makePlan(graph, { target, dtype: 'float32', limits, tokensPerBlock, maxBlocksPerSequence: 64 });
   await using device = await target.open();
   await using program = await device.load({ plan, numBlocks: 256, readWeight: (name) => weights.get(name)! });
   for (const [name, data] of inputs) program.write(name, data, data.length);
-  await program.run('forward', { T: 1, R: 1, L: 1 });
-  await program.run('sample', { T: 1, R: 1, L: 1 });
+  for (const phase of ['forward', 'sample'] as const) {
+    times?.set(phase, new Float64Array(plan.phases[phase].length));
+    await program.run(phase, { T: 1, R: 1, L: 1 }, times?.get(phase));
+  }
   const results = new Map<string, Float32Array | Int32Array>();
   for (const [name, value] of Object.entries(graph.outputs)) {
     const into = value.dtype === 'int32' ? new Int32Array(elementsOf(value)) : new Float32Array(elementsOf(value));
@@ -76,5 +80,21 @@ describe.each(targets.filter((target) => target !== referenceTarget))('$name', (
     const c = new CaseBuilder(tokensPerBlock);
     attentionCases(c, tokensPerBlock);
     expect(await differences(target, c.finish(), tokensPerBlock)).toEqual([]);
+  });
+});
+
+describe.each(targets)('$name, timed', (target) => {
+  const status = target.probe();
+  if (!status.available) return void test.skip(`${target.name}: ${status.detail}`);
+
+  test('gives the same, and a time for each launch', async () => {
+    const c = new CaseBuilder(5);
+    matmulCases(c, [5, 8]);
+    const made = c.finish();
+    const times = new Map<Phase, Float64Array>();
+    expect(await compute(target, made, 16, times)).toEqual(await compute(target, made, 16));
+    const forward = times.get('forward')!;
+    expect(forward.length).toBeGreaterThan(2);
+    expect(forward.every((ms) => ms > 0 && ms < 60_000)).toBe(true);
   });
 });

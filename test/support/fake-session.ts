@@ -1,7 +1,7 @@
 // A session without a model whose answers depend on everything that the executor has to get right. Each token is stored in its cache slot; a row's logits are a hash of the whole
 // history read back through the block table. A wrong table, slot, position, chunk or copy gives other tokens.
 import { sampleRow } from '../../src/kernels/sample/reference.ts';
-import type { Batch, Session, SessionLimits } from '../../src/run/session/batch.ts';
+import type { Batch, Session, SessionLimits, StepTimes } from '../../src/run/session/batch.ts';
 
 /** What a slot holds before anything is written, and after its block was poisoned. */
 const empty = -1;
@@ -26,6 +26,7 @@ function mix(hash: number, value: number): number {
 
 export class FakeSession implements Session {
   readonly limits: SessionLimits;
+  readonly numLaunches = { forward: 3, sample: 1 };
   readonly cache: Int32Array;
   readonly #options: FakeSessionOptions;
   #logits = new Float32Array(0);
@@ -69,7 +70,8 @@ export class FakeSession implements Session {
     });
   }
 
-  async forward(batch: Batch): Promise<void> {
+  async forward(batch: Batch, times?: StepTimes): Promise<void> {
+    if (times !== undefined) for (let i = 0; i < 3; i++) times.forward[i]! += i + 1;
     if (this.#options.failAt === this.numSteps) throw new Error('the device fell over');
     if (this.#options.stepTime) await new Promise((resolve) => setTimeout(resolve, this.#options.stepTime));
     this.numSteps++;
@@ -98,8 +100,9 @@ export class FakeSession implements Session {
     this.#logits.set(logits.subarray(0, this.#logits.length));
   }
 
-  async sample(): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
+  async sample(times?: StepTimes): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
     const batch = this.#batch!;
+    if (times !== undefined) times.sample[0]! += 4;
     const { vocabSize } = this.limits;
     const tokens = new Int32Array(batch.numLogits);
     const logprobs = new Float32Array(batch.numLogits);

@@ -6,7 +6,7 @@ import type { NGramDecodingConfig } from '../decode/ngram.ts';
 import type { FinishReason, Stop } from '../decode/stop.ts';
 import type { KvCacheEvent } from '../kv/events.ts';
 import { PriorityQueue } from '../kv/queue.ts';
-import type { Session } from '../session/batch.ts';
+import type { Session, StepTimes } from '../session/batch.ts';
 import { BatchBuilder } from './batch-builder.ts';
 import { advanceBeams, commonDelta, finalDeltas } from './beams.ts';
 import {
@@ -22,8 +22,10 @@ import { prepareGuides } from './guides.ts';
 import { HostLogits } from './host-logits.ts';
 import type { Response, SequenceDelta } from './outputs.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
+import { type Profile, Profiler } from './profile.ts';
 import type { Request, RequestData, Sequence } from './request.ts';
 import { type CacheConfig, Scheduler, type SchedulerConfig } from './scheduler.ts';
+import { type EngineSnapshot, type NewestStep, takeSnapshot } from './snapshot.ts';
 import { type ExecutorStatistics, IterationLog, requestStats } from './statistics.ts';
 import type { AskProcessors } from './user-processors.ts';
 
@@ -59,7 +61,9 @@ export class Engine {
   readonly #inbox: EngineEvent[] = [];
   readonly #prompts = new Map<Request, PromptGathering>();
   readonly #log: IterationLog;
+  readonly #profiler: Profiler;
   #iter = 0;
+  #newest: NewestStep | undefined;
   #numCompleted = 0;
   #wake: (() => void) | undefined;
   #stopped = false;
@@ -74,6 +78,7 @@ export class Engine {
     this.#session = session;
     this.#emit = emit;
     this.#log = new IterationLog(session.limits, options.iterStatsMaxIterations ?? 1000);
+    this.#profiler = new Profiler(session.numLaunches);
     this.#builder = new BatchBuilder(session.limits);
     this.scheduler = new Scheduler(
       session.limits,
@@ -107,14 +112,19 @@ export class Engine {
     const time = Date.now();
     this.#endOverdue(time, updates);
     const plan = this.scheduler.schedule(time);
-    if (plan.entries.length > 0) {
+    if (plan.entries.length === 0) this.#profiler.idle();
+    else {
+      this.#newest = { iter: this.#iter, plan };
+      const times = this.#profiler.times();
       const start = performance.now();
       try {
-        updates.push(...(await this.#compute(plan)));
+        updates.push(...(await this.#compute(plan, times)));
       } catch (error) {
         this.#fail(error);
       }
-      this.#record(plan, time, performance.now() - start);
+      const latency = performance.now() - start;
+      this.#record(plan, time, latency);
+      if (times !== undefined) this.#profiler.add(plan, times, latency);
     }
     if (updates.length > 0) this.#emit(updates);
     return plan.entries.length > 0;
@@ -141,14 +151,24 @@ export class Engine {
     };
   }
 
-  async #compute(plan: StepPlan): Promise<Update[]> {
+  /** The engine as it is now, and the steps after the one of number `since`. */
+  snapshot(since: number): EngineSnapshot {
+    return takeSnapshot(this.scheduler, this.#newest, this.#log, since);
+  }
+
+  /** Times the launches of the next `numSteps` steps; fewer when there is nothing more to compute after some. */
+  profile(numSteps: number): Promise<Profile> {
+    return new Promise((resolve) => this.#profiler.begin(numSteps, resolve));
+  }
+
+  async #compute(plan: StepPlan, times: StepTimes | undefined): Promise<Update[]> {
     if (plan.copies !== undefined) await this.#session.copyBlocks(plan.copies.from, plan.copies.to);
-    const forward = this.#session.forward(this.#builder.build(plan));
+    const forward = this.#session.forward(this.#builder.build(plan), times);
     const failures = await this.#meanwhile(forward, plan);
     // A step of chunks that complete no prompt has no logits.
     if (plan.numLogits === 0) return [];
     const host = await HostLogits.exchange(plan, this.#session, { ask: this.#helpers.ask, failures });
-    const { tokens, logprobs } = await this.#session.sample();
+    const { tokens, logprobs } = await this.#session.sample(times);
     const updates: Update[] = [];
     for (let i = 0; i < plan.entries.length; i++) {
       const entry = plan.entries[i]!;

@@ -8,8 +8,10 @@ import { connectWorker } from './connect.ts';
 import { Calls, deferred } from './deferred.ts';
 import { type HandleOwner, RequestHandle } from './handle.ts';
 import { checkExecutorOptions } from './options.ts';
-import type { Connect, Connection, ExecutorOptions, FromEngine } from './protocol.ts';
+import type { Profile } from './profile.ts';
+import type { Answers, Connect, Connection, ExecutorOptions, FromEngine, Question } from './protocol.ts';
 import { checkRequest, type RequestData, type RequestOptions } from './request.ts';
+import type { EngineSnapshot } from './snapshot.ts';
 import type { ExecutorStatistics } from './statistics.ts';
 import { UserProcessors } from './user-processors.ts';
 
@@ -24,8 +26,7 @@ export class Executor implements AsyncDisposable {
   readonly #maxQueueSize: number;
   readonly #processors: UserProcessors;
   readonly #open = new Map<number, RequestHandle>();
-  readonly #statistics = new Calls<ExecutorStatistics>();
-  readonly #events = new Calls<readonly KvCacheEvent[]>();
+  readonly #calls = new Calls<Answers[keyof Answers]>();
   readonly #gone: Promise<void>;
   readonly #owner: HandleOwner;
   #failure: Error | undefined;
@@ -98,12 +99,22 @@ export class Executor implements AsyncDisposable {
 
   /** The newest steps, the open requests and the KV cache in numbers. */
   async statistics(): Promise<ExecutorStatistics> {
-    return await this.#ask('statistics', this.#statistics);
+    return await this.#ask<'statistics'>({ about: 'statistics' });
   }
 
   /** What happened to the blocks of the KV cache since the last call; needs `kvCacheConfig.eventBufferMaxSize`. For one reader. */
   async kvCacheEvents(): Promise<readonly KvCacheEvent[]> {
-    return await this.#ask('kvCacheEvents', this.#events);
+    return await this.#ask<'kvCacheEvents'>({ about: 'kvCacheEvents' });
+  }
+
+  /** The engine as it is now: what runs and waits, who holds which block, and the steps after the one of number `since`. */
+  async snapshot(since = -1): Promise<EngineSnapshot> {
+    return await this.#ask<'snapshot'>({ about: 'snapshot', since });
+  }
+
+  /** Times the launches of the next `numSteps` steps: of fewer when the engine runs out of work, of none before it has some. Timed steps take longer. */
+  async profile(numSteps: number): Promise<Profile> {
+    return await this.#ask<'profile'>({ about: 'profile', numSteps });
   }
 
   /** Ends open requests with ExecutorError, then the engine. Idempotent. */
@@ -121,12 +132,12 @@ export class Executor implements AsyncDisposable {
     clearTimeout(timer);
   }
 
-  #ask<Answer>(type: 'statistics' | 'kvCacheEvents', calls: Calls<Answer>): Promise<Answer> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    const answer = calls.open(this.#nextId);
-    this.#connection.post({ type, call: this.#nextId++ });
+  async #ask<About extends keyof Answers>(question: Question & { about: About }): Promise<Answers[About]> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const answer = this.#calls.open(this.#nextId);
+    this.#connection.post({ type: 'ask', call: this.#nextId++, question });
     this.#hold();
-    return answer;
+    return (await answer) as Answers[About];
   }
 
   #receive(message: FromEngine): void {
@@ -138,12 +149,8 @@ export class Executor implements AsyncDisposable {
           else this.#open.get(update.requestId)?.fail(deserializeError(update.error));
         }
         break;
-      case 'statistics':
-        this.#statistics.answer(message.call, message.statistics);
-        this.#hold();
-        break;
-      case 'kvCacheEvents':
-        this.#events.answer(message.call, message.events);
+      case 'answer':
+        this.#calls.answer(message.call, message.answer);
         this.#hold();
         break;
       case 'failed':
@@ -165,8 +172,7 @@ export class Executor implements AsyncDisposable {
   #fail(error: Error): void {
     this.#failure ??= error;
     for (const handle of [...this.#open.values()]) handle.fail(this.#failure);
-    this.#statistics.fail(this.#failure);
-    this.#events.fail(this.#failure);
+    this.#calls.fail(this.#failure);
     this.#hold();
   }
 
@@ -184,7 +190,7 @@ export class Executor implements AsyncDisposable {
 
   /** The process stays alive while someone waits, and no longer. */
   #hold(): void {
-    this.#connection.hold(this.#open.size + this.#statistics.size + this.#events.size > 0);
+    this.#connection.hold(this.#open.size + this.#calls.size > 0);
   }
 }
 

@@ -32,9 +32,11 @@ export {
   type SequenceDelta,
   type SequenceOutput,
 } from './outputs.ts';
+export type { Profile, StepsProfile } from './profile.ts';
 export type { ExecutorOptions } from './protocol.ts';
 export type { RequestOptions } from './request.ts';
 export type { CapacitySchedulerPolicy, SchedulerConfig } from './scheduler.ts';
+export { blockStates, type EngineSnapshot, type SequenceSnapshot, type StepSnapshot } from './snapshot.ts';
 export type {
   ExecutorStatistics,
   InflightBatchingStats,
@@ -42,5 +44,6 @@ export type {
   RequestStage,
   RequestStats,
   SpecDecodingStats,
+  StepSummary,
 } from './statistics.ts';
 export type { BatchedLogitsProcessor } from './user-processors.ts';

@@ -171,9 +171,9 @@ describe('limits of a request', () => {
     await using _ = executor;
     const seen: number[] = [];
     const forward = fake.forward.bind(fake);
-    fake.forward = async (batch) => {
+    fake.forward = async (batch, times) => {
       if (batch.numLogits > 0) seen.push(batch.sampling.topP[0]!);
-      await forward(batch);
+      await forward(batch, times);
     };
     const logitsProcessor = spell([7, 8, 9, 7, 8, 8, 8, 8]);
     const params = { maxTokens: 8, temperature: 1, topP: 0.8, topPDecay: 0.5, topPMin: 0.15, topPResetIds: 9 };

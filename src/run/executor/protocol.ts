@@ -6,6 +6,8 @@ import type { SessionLimits } from '../session/batch.ts';
 import type { SessionOptions } from '../session/options.ts';
 import type { EngineEvent, EngineOptions } from './engine.ts';
 import type { Response } from './outputs.ts';
+import type { Profile } from './profile.ts';
+import type { EngineSnapshot } from './snapshot.ts';
 import type { ExecutorStatistics } from './statistics.ts';
 import type { BatchedLogitsProcessor, ProcessedRow, ProcessorRow } from './user-processors.ts';
 
@@ -23,9 +25,23 @@ export interface ExecutorOptions extends EngineOptions {
 /** The options that the engine's thread gets: plain data. */
 export type EngineThreadOptions = Omit<ExecutorOptions, 'batchedLogitsProcessor'>;
 
+/** What can be asked of the engine, and the answers. */
+export interface Answers {
+  readonly statistics: ExecutorStatistics;
+  readonly kvCacheEvents: readonly KvCacheEvent[];
+  readonly snapshot: EngineSnapshot;
+  readonly profile: Profile;
+}
+
+export type Question =
+  | { readonly about: 'statistics' | 'kvCacheEvents' }
+  /** With the steps after the one of number `since`. */
+  | { readonly about: 'snapshot'; readonly since: number }
+  | { readonly about: 'profile'; readonly numSteps: number };
+
 export type ToEngine =
   | EngineEvent
-  | { readonly type: 'statistics' | 'kvCacheEvents'; readonly call: number }
+  | { readonly type: 'ask'; readonly call: number; readonly question: Question }
   /** What the user's processors made of the rows of a 'process' message. */
   | { readonly type: 'processed'; readonly call: number; readonly rows: readonly ProcessedRow[] }
   /** An 'updates' message has arrived. */
@@ -39,8 +55,7 @@ export type WireUpdate =
 export type FromEngine =
   | { readonly type: 'ready'; readonly limits: SessionLimits }
   | { readonly type: 'updates'; readonly updates: readonly WireUpdate[] }
-  | { readonly type: 'statistics'; readonly call: number; readonly statistics: ExecutorStatistics }
-  | { readonly type: 'kvCacheEvents'; readonly call: number; readonly events: readonly KvCacheEvent[] }
+  | { readonly type: 'answer'; readonly call: number; readonly answer: Answers[keyof Answers] }
   /** Rows for the user's logits processors: the step waits for them. */
   | { readonly type: 'process'; readonly call: number; readonly rows: readonly ProcessorRow[] }
   /** The engine could not be opened, or failed: nothing follows. */

@@ -8,7 +8,7 @@ import type { SessionOptions } from '../session/options.ts';
 import { Calls } from './deferred.ts';
 import { Engine } from './engine.ts';
 import { Outbox } from './outbox.ts';
-import type { EnginePort, EngineThreadOptions, ToEngine } from './protocol.ts';
+import type { Answers, EnginePort, EngineThreadOptions, Question, ToEngine } from './protocol.ts';
 import type { AskProcessors, ProcessedRow } from './user-processors.ts';
 
 export type OpenSession = (options: SessionOptions) => Promise<Session>;
@@ -58,6 +58,21 @@ function readVocabulary({ session: { engineDir } }: EngineThreadOptions, { limit
   return vocabularyOf(engine.assets, limits.vocabSize);
 }
 
+async function answerTo(question: Question, engine: Engine): Promise<Answers[keyof Answers]> {
+  switch (question.about) {
+    case 'statistics':
+      return engine.statistics();
+    case 'kvCacheEvents':
+      return engine.kvCacheEvents();
+    case 'snapshot':
+      return engine.snapshot(question.since);
+    case 'profile':
+      return await engine.profile(question.numSteps);
+    default:
+      return question satisfies never;
+  }
+}
+
 function receive(
   message: Exclude<ToEngine, { type: 'processed' }>,
   engine: Engine,
@@ -73,11 +88,11 @@ function receive(
     case 'ack':
       outbox.acknowledge();
       break;
-    case 'statistics':
-      port.post({ type: 'statistics', call: message.call, statistics: engine.statistics() }, []);
-      break;
-    case 'kvCacheEvents':
-      port.post({ type: 'kvCacheEvents', call: message.call, events: engine.kvCacheEvents() }, []);
+    case 'ask':
+      // Answered within this turn, but for a profile, which takes some steps. None of them fails.
+      void answerTo(message.question, engine).then((answer) =>
+        port.post({ type: 'answer', call: message.call, answer }, []),
+      );
       break;
     case 'close':
       engine.stop();

@@ -85,6 +85,23 @@ export interface ExecutorStatistics {
   readonly cpuMemUsage: number;
 }
 
+/** One step in a few numbers, for charts. */
+export interface StepSummary {
+  readonly iter: number;
+  /** Milliseconds since the epoch, and that it took. */
+  readonly time: number;
+  readonly latencyMs: number;
+  /** Sequences in their context phase and their tokens. */
+  readonly numContext: number;
+  readonly numCtxTokens: number;
+  /** Sequences in their generation phase, and the tokens that they got. */
+  readonly numGeneration: number;
+  readonly numDecoded: number;
+  readonly numRunning: number;
+  readonly numWaiting: number;
+  readonly usedNumBlocks: number;
+}
+
 export interface StepFacts {
   readonly iter: number;
   readonly time: number;
@@ -175,6 +192,24 @@ export class IterationLog {
 
   read(): IterationStats[] {
     return this.#entries.map((entry) => describe(entry, this.#limits));
+  }
+
+  /** The steps after the one of this number, oldest first. */
+  since(iter: number): StepSummary[] {
+    let from = this.#entries.length;
+    while (from > 0 && this.#entries[from - 1]!.iter > iter) from--;
+    return this.#entries.slice(from).map((entry) => ({
+      iter: entry.iter,
+      time: entry.time,
+      latencyMs: entry.latency,
+      numContext: entry.numContext,
+      numCtxTokens: entry.numCtxTokens,
+      numGeneration: entry.numEntries - entry.numContext,
+      numDecoded: entry.numDecoded,
+      numRunning: entry.numRunning,
+      numWaiting: entry.numWaiting,
+      usedNumBlocks: entry.kvCacheStats.usedNumBlocks,
+    }));
   }
 
   specDecodingStats(): SpecDecodingStats {

@@ -58,22 +58,27 @@ export interface SessionLimits {
   readonly vocabSize: number;
 }
 
+/** Milliseconds that each step of the plan took, added up over the steps that were timed. */
+export type StepTimes = { readonly [P in 'forward' | 'sample']: Float64Array };
+
 /**
  * An engine opened on a device. A step is `forward` (the model, up to the logits) and then `sample`; between them the logits may be read or changed by the host.
  * Calls are made one after the other.
  */
 export interface Session extends AsyncDisposable {
   readonly limits: SessionLimits;
+  /** Launches of the plan in each phase: the sizes of `StepTimes`. */
+  readonly numLaunches: { readonly [P in keyof StepTimes]: number };
   /**
    * Copies whole KV blocks `from[i]` → `to[i]`, of every layer, before the next `forward` (copy-on-write of shared blocks). All targets differ, and none is a source.
    */
   copyBlocks(from: Int32Array, to: Int32Array): Promise<void>;
-  /** Computes the step; afterwards logits of the batch's L rows are on the device. */
-  forward(batch: Batch): Promise<void>;
+  /** Computes the step; afterwards logits of the batch's L rows are on the device. With `times` its launches are timed, which costs time itself. */
+  forward(batch: Batch, times?: StepTimes): Promise<void>;
   /** Copies the L rows' logits to the host: [L, vocabSize] float32. */
   readLogits(): Promise<Float32Array>;
   /** Replaces the L rows' logits on the device. */
   writeLogits(logits: Float32Array): Promise<void>;
   /** Samples one token a logits row as `batch.sampling` says: [L] token ids and their log-probabilities (of the unprocessed distribution). */
-  sample(): Promise<{ tokens: Int32Array; logprobs: Float32Array }>;
+  sample(times?: StepTimes): Promise<{ tokens: Int32Array; logprobs: Float32Array }>;
 }

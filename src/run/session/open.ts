@@ -7,7 +7,7 @@ import { type Engine, openEngine } from '../../compile/engine/read.ts';
 import { findTarget } from '../../targets/index.ts';
 import { blockBytes } from '../../targets/plan.ts';
 import type { Device, Program, Target } from '../../targets/target.ts';
-import type { Batch, Session, SessionLimits } from './batch.ts';
+import type { Batch, Session, SessionLimits, StepTimes } from './batch.ts';
 import type { KvCacheConfig, SessionOptions } from './options.ts';
 
 /** Share of free memory that the KV cache may take when nothing is said. */
@@ -62,7 +62,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       1,
       () => `opened ${options.engineDir} on ${device.name}: ${numBlocks} KV blocks of ${plan.tokensPerBlock} tokens`,
     );
-    return new EngineSession(device, program, limits);
+    const numLaunches = { forward: plan.phases.forward.length, sample: plan.phases.sample.length };
+    return new EngineSession({ device, program, limits, numLaunches });
   } catch (error) {
     await device[Symbol.asyncDispose]();
     throw error;
@@ -71,19 +72,21 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 
 class EngineSession implements Session {
   readonly limits: SessionLimits;
+  readonly numLaunches: Session['numLaunches'];
   readonly #device: Device;
   readonly #program: Program;
   readonly #close = track('session');
   #rows = 0;
   #dims = { T: 0, R: 0, L: 0 };
 
-  constructor(device: Device, program: Program, limits: SessionLimits) {
-    this.#device = device;
-    this.#program = program;
-    this.limits = limits;
+  constructor(parts: Pick<Session, 'limits' | 'numLaunches'> & { device: Device; program: Program }) {
+    this.#device = parts.device;
+    this.#program = parts.program;
+    this.limits = parts.limits;
+    this.numLaunches = parts.numLaunches;
   }
 
-  async forward(batch: Batch): Promise<void> {
+  async forward(batch: Batch, times?: StepTimes): Promise<void> {
     const { numTokens: T, numRequests: R, numLogits: L, sampling } = batch;
     const program = this.#program;
     program.write('tokens', batch.tokens, T);
@@ -102,7 +105,7 @@ class EngineSession implements Session {
     program.write('counter', sampling.counter, L);
     this.#dims = { T, R, L };
     this.#rows = L;
-    await program.run('forward', this.#dims);
+    await program.run('forward', this.#dims, times?.forward);
   }
 
   async readLogits(): Promise<Float32Array> {
@@ -115,8 +118,8 @@ class EngineSession implements Session {
     await this.#program.overwrite('logits', logits);
   }
 
-  async sample(): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
-    await this.#program.run('sample', this.#dims);
+  async sample(times?: StepTimes): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
+    await this.#program.run('sample', this.#dims, times?.sample);
     const tokens = new Int32Array(this.#rows);
     const logprobs = new Float32Array(this.#rows);
     await this.#program.read('token', tokens);

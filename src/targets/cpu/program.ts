@@ -207,18 +207,20 @@ export class CpuProgram implements Program {
     else place.ints.set(data.subarray(0, count));
   }
 
-  async run(phase: Phase, dims: Dims): Promise<void> {
+  async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
     if (this.#closed) throw new TargetError('program is closed');
     const launches = this.#launches[phase];
     if (launches.count === 0) return;
     this.#sizes.fill(this.#values, dims);
     const { typert_step: step } = this.#library.fn;
-    const args = [this.#pool, launches.table, launches.count, this.#values, this.#scratch, launches.times] as const;
+    const measured = times === undefined ? launches.times : new BigInt64Array(launches.count);
+    const args = [this.#pool, launches.table, launches.count, this.#values, this.#scratch, measured] as const;
     const tokens = phase === 'forward' ? dims.T : dims.L;
     const start = performance.now();
     if (launches.perToken !== undefined && launches.perToken * tokens < syncMilliseconds) step(...args);
     else await callAsync(step, ...args);
     launches.perToken = (performance.now() - start) / Math.max(1, tokens);
+    if (times !== undefined) for (let i = 0; i < launches.count; i++) times[i]! += Number(measured![i]) / 1e6;
   }
 
   #output(name: string): { readonly address: bigint; readonly elements: number } {

@@ -20,6 +20,7 @@ import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
 import { type BoundLaunch, cudaKernels, floatInputs, type StepTensor, type StepView } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
+import { LaunchMarks } from './marks.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import type { CudaCompiler } from './target.ts';
 
@@ -31,6 +32,8 @@ export function cudaBytes(dtype: PlanTensor['dtype']): number {
 /** A step's launches for one set of sizes; the graph is captured when the sizes come again. */
 interface Prepared {
   readonly launches: readonly PreparedLaunch[];
+  /** The plan step that each launch belongs to. */
+  readonly stepOf: readonly number[];
   graph?: Graph;
   uses: number;
 }
@@ -58,6 +61,7 @@ export class CudaProgram implements Program {
   readonly #places = new Map<string, { readonly offset: number; readonly bytes: number }>();
   readonly #uploaded: Event;
   readonly #done: Event;
+  readonly #marks: LaunchMarks;
   readonly #scratch: { buffer: DeviceBuffer | undefined };
   readonly #counters: DeviceBuffer;
   readonly #close = track('program');
@@ -73,6 +77,7 @@ export class CudaProgram implements Program {
     this.#stream = device.createStream();
     this.#uploaded = new Event(device.driver);
     this.#done = new Event(device.driver);
+    this.#marks = new LaunchMarks(this.#stream, () => new Event(device.driver));
     this.#scratch = { buffer: undefined };
     const limits = limitsOf(plan);
 
@@ -150,7 +155,7 @@ export class CudaProgram implements Program {
     this.#dirty = Math.max(this.#dirty, place.offset + bytes);
   }
 
-  async run(phase: Phase, dims: Dims): Promise<void> {
+  async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
     if (this.#closed) throw new TargetError('program is closed');
     const prepared = await this.#prepare(phase, dims);
     const stream = this.#stream;
@@ -158,6 +163,13 @@ export class CudaProgram implements Program {
       stream.upload(this.#inputs.ptr, this.#staging.address, this.#dirty);
       this.#uploaded.record(stream);
       this.#dirty = 0;
+    }
+    if (times !== undefined) {
+      this.#marks.issue(prepared.launches);
+      this.#done.record(stream);
+      await this.#finished();
+      this.#marks.addTo(times, prepared.stepOf);
+      return;
     }
     prepared.uses++;
     if (debugging(2)) {
@@ -190,8 +202,12 @@ export class CudaProgram implements Program {
     const known = this.#prepared.get(key);
     if (known !== undefined) return known;
     const launches: PreparedLaunch[] = [];
-    for (const step of this.#plan.phases[phase]) {
-      for (const bound of this.#launches(step, dims)) launches.push(await this.#bind(bound));
+    const stepOf: number[] = [];
+    for (const [index, step] of this.#plan.phases[phase].entries()) {
+      for (const bound of this.#launches(step, dims)) {
+        launches.push(await this.#bind(bound));
+        stepOf.push(index);
+      }
     }
     if (this.#prepared.size >= maxPrepared) {
       const [oldest, entry] = this.#prepared.entries().next().value!;
@@ -199,7 +215,7 @@ export class CudaProgram implements Program {
       entry.graph?.[Symbol.dispose]();
       this.#prepared.delete(oldest);
     }
-    const prepared: Prepared = { launches, uses: 0 };
+    const prepared: Prepared = { launches, stepOf, uses: 0 };
     this.#prepared.set(key, prepared);
     return prepared;
   }
@@ -335,6 +351,7 @@ export class CudaProgram implements Program {
     this.#results[Symbol.dispose]();
     this.#uploaded[Symbol.dispose]();
     this.#done[Symbol.dispose]();
+    this.#marks[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
     this.#close();
   }

@@ -104,7 +104,7 @@ export class ReferenceProgram implements Program {
   readonly #caches = new Map<number, RefCache>();
   readonly #launches: { readonly [P in Phase]: readonly ((dims: Dims) => void)[] };
   readonly #close = track('program');
-  /** Milliseconds and launches of each op, kept when TYPERT_DEBUG asks for them. */
+  /** Milliseconds and launches of each op in the steps that were timed; TYPERT_DEBUG shows them. */
   readonly #times = new Map<string, { ms: number; launches: number }>();
 
   constructor({ plan, numBlocks, readWeight, onWeight }: ProgramSource) {
@@ -197,18 +197,20 @@ export class ReferenceProgram implements Program {
     else slot.ints.set(data.subarray(0, count));
   }
 
-  async run(phase: Phase, dims: Dims): Promise<void> {
+  async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
     const launches = this.#launches[phase];
-    if (!debugging(2)) {
+    if (times === undefined && !debugging(2)) {
       for (const launch of launches) launch(dims);
       return;
     }
     launches.forEach((launch, i) => {
       const { op } = this.#plan.phases[phase][i]!;
-      const time = this.#times.get(op) ?? { ms: 0, launches: 0 };
       const start = performance.now();
       launch(dims);
-      this.#times.set(op, { ms: time.ms + performance.now() - start, launches: time.launches + 1 });
+      const took = performance.now() - start;
+      if (times !== undefined) times[i]! += took;
+      const sum = this.#times.get(op) ?? { ms: 0, launches: 0 };
+      this.#times.set(op, { ms: sum.ms + took, launches: sum.launches + 1 });
     });
   }
 

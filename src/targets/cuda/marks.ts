@@ -1,0 +1,35 @@
+// Events between launches: how long each took on the device. Graphs are left aside while somebody asks.
+import type { PreparedLaunch } from './launch.ts';
+import type { Event, Stream } from './stream.ts';
+
+export class LaunchMarks implements Disposable {
+  readonly #stream: Stream;
+  readonly #makeEvent: () => Event;
+  readonly #events: Event[] = [];
+
+  constructor(stream: Stream, makeEvent: () => Event) {
+    this.#stream = stream;
+    this.#makeEvent = makeEvent;
+  }
+
+  /** Gives launches to the stream, one after the other, with an event after each. */
+  issue(launches: readonly PreparedLaunch[]): void {
+    while (this.#events.length <= launches.length) this.#events.push(this.#makeEvent());
+    this.#events[0]!.record(this.#stream);
+    launches.forEach((launch, i) => {
+      launch.issue(this.#stream);
+      this.#events[i + 1]!.record(this.#stream);
+    });
+  }
+
+  /** When the stream is done: adds the milliseconds of launch i to the entry `stepOf[i]` of `times`. */
+  addTo(times: Float64Array, stepOf: readonly number[]): void {
+    stepOf.forEach((step, i) => {
+      times[step]! += this.#events[i + 1]!.since(this.#events[i]!);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    for (const event of this.#events) event[Symbol.dispose]();
+  }
+}
