@@ -45,6 +45,32 @@ export interface KernelChoice {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
+/** A kernel's config for the sizes of a problem up to `upTo`, and what it took when it was timed, microseconds. */
+export interface Tactic {
+  readonly upTo: number;
+  readonly config: KernelChoice['config'];
+  readonly us?: number;
+}
+
+/** The tactics that were chosen at build, on the device they were chosen for. */
+export interface PlanTactics {
+  readonly device: string;
+  /** By problem (a step's op and all that shapes it but its size), sizes ascending. */
+  readonly problems: Readonly<Record<string, readonly Tactic[]>>;
+}
+
+/** Kernels whose binaries the engine carries as tensors (`kernelTensor`). */
+export interface PlanKernels {
+  /** What they were compiled for, in the compiler's words, and by which compiler. */
+  readonly arch: string;
+  readonly compiler: string;
+  /** By name: a hash of what was compiled. */
+  readonly sources: Readonly<Record<string, string>>;
+}
+
+/** The name of the engine's tensor that holds a kernel's binary. */
+export const kernelTensor = (name: string): string => `kernels/${name}`;
+
 /** A step is run in two phases, so that the host may look at the logits between them. */
 export type Phase = 'forward' | 'sample';
 
@@ -63,6 +89,9 @@ export interface Plan {
   readonly caches: readonly CacheSpec[];
   /** Bytes of the arena with every symbol at its limit. */
   readonly arenaBytes: number;
+  /** Where the target has a choice: what was chosen. */
+  readonly tactics?: PlanTactics;
+  readonly kernels?: PlanKernels;
 }
 
 /** Bytes that one block takes in all layers together, `bytesPerElement` as the target stores the cache's dtype. */

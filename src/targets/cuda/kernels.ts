@@ -1,25 +1,27 @@
 // How each op of a plan becomes launches on CUDA: sizes of the step at hand in, plain launches out.
 import type { FloatDType } from '../../base/dtype.ts';
+import { TargetError } from '../../base/errors.ts';
+import { type Dims, evaluate } from '../../base/expr.ts';
 import type { Op, OpAttrs } from '../../define/graph/ops.ts';
 import {
   type AttentionConfig,
   type AttentionProblem,
   attentionLaunch,
   attentionWorkspace,
-  decodeCandidates,
   decodeRows,
-  prefillCandidates,
 } from '../../kernels/attention/cuda.ts';
 import { ropeCacheLaunch } from '../../kernels/attention/cuda-rope.ts';
-import type { CudaArch, CudaLaunch } from '../../kernels/cuda-kernel.ts';
-import { gatherLaunch } from '../../kernels/gather/cuda.ts';
-import { type MatmulProblem, matmulCandidates, matmulLaunch, matmulWorkspace } from '../../kernels/matmul/cuda.ts';
+import type { CudaArch, CudaKernel, CudaLaunch } from '../../kernels/cuda-kernel.ts';
+import { copyBlocksLaunch, gatherLaunch } from '../../kernels/gather/cuda.ts';
+import { type MatmulProblem, matmulLaunch, matmulWorkspace } from '../../kernels/matmul/cuda.ts';
 import { expertsLaunches, routeLaunch } from '../../kernels/moe/cuda.ts';
 import { normLaunch } from '../../kernels/norm/cuda.ts';
 import { type PointwiseProblem, pointwiseLaunch } from '../../kernels/pointwise/cuda.ts';
 import { sampleLaunch } from '../../kernels/sample/cuda.ts';
 import type { DevicePtr } from '../ffi/cuda-driver.ts';
+import type { Plan, PlanStep } from '../plan.ts';
 import type { Buffers } from './launch.ts';
+import type { Tactics } from './tactics.ts';
 
 /** A tensor of the step at hand: [rows, columns], rows `stride` elements apart. */
 export interface StepTensor {
@@ -32,6 +34,7 @@ export interface StepTensor {
 /** What a launch maker may ask of the step. */
 export interface StepView {
   readonly arch: CudaArch;
+  readonly tactics: Tactics;
   readonly dtype: FloatDType;
   readonly tokensPerBlock: number;
   readonly maxBlocksPerSequence: number;
@@ -66,9 +69,9 @@ function pointers(step: StepView, names: Readonly<Record<string, string>>): Buff
   return found;
 }
 
-/** A product, with the tactic the heuristic likes best for its size. */
-export function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: Buffers): readonly BoundLaunch[] {
-  const config = matmulCandidates(problem, step.arch)[0]!;
+/** A product, by the tactic chosen for its size. */
+function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: Buffers): readonly BoundLaunch[] {
+  const config = step.tactics.matmul(problem);
   const { partial, counters } = matmulWorkspace(problem, config);
   const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
   return bind(matmulLaunch(problem, config, step.arch), { ...buffers, ...workspace });
@@ -182,10 +185,10 @@ const pagedAttention: Maker<'pagedAttention'> = (step, attrs) => {
     const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
     return { launch: attentionLaunch(problem, config, skip), buffers: { ...buffers, ...workspace } };
   };
-  const decode = decodeCandidates(problem, step.arch)[0]!;
-  if (decode.kind === 'plain') return [make(prefillCandidates(problem, step.arch)[0]!, 0)];
+  const decode = step.tactics.decode(problem);
+  if (decode.kind === 'plain') return [make(step.tactics.prefill(problem), 0)];
   if (tokens === requests) return [make(decode, 0)];
-  const prefill = prefillCandidates(problem, step.arch)[0]!;
+  const prefill = step.tactics.prefill(problem);
   // The plain kernel computes every token, so that nothing is left to the decode kernel.
   if (prefill.kind === 'plain') return [make(prefill, 0)];
   return [make(prefill, decodeRows), make(decode, 0)];
@@ -277,6 +280,27 @@ export const cudaKernels: { readonly [K in Op]?: Maker<K> } = {
   moeExperts,
   sample,
 };
+
+/** The launches of a step of the plan; a step without rows (no logits wanted) has none. Throws TargetError when CUDA lacks the op. */
+export function stepLaunches(step: PlanStep, view: StepView): readonly BoundLaunch[] {
+  const make = cudaKernels[step.op];
+  if (make === undefined) throw new TargetError('no CUDA kernel', { where: step.scope, got: step.op });
+  const rows = step.op === 'sample' || step.op === 'gatherRows' ? view.dims.L : view.dims.T;
+  if (rows === 0) return [];
+  return make(view, step.attrs as never).filter(({ launch }) => launch.grid.every((size) => size > 0));
+}
+
+/** An argument of a step at these sizes. */
+export function stepTensor(plan: Plan, index: number, dims: Dims, ptr: DevicePtr): StepTensor {
+  const tensor = plan.tensors[index]!;
+  const shape = tensor.shape.map((dim) => evaluate(dim, dims));
+  const columns = shape.at(-1) ?? 1;
+  const rows = shape.slice(0, -1).reduce((a, b) => a * b, 1);
+  return { ptr, rows, columns, stride: tensor.stride ?? columns };
+}
+
+/** Kernels that the runtime launches whatever the plan. */
+export const runtimeKernels: readonly CudaKernel[] = [copyBlocksLaunch(1, 16).kernel];
 
 /** Inputs that kernels read as float32 whatever the plan's dtype. */
 export const floatInputs: ReadonlySet<string> = new Set([

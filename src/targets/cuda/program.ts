@@ -18,10 +18,11 @@ import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
 import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
-import { type BoundLaunch, cudaKernels, floatInputs, type StepTensor, type StepView } from './kernels.ts';
+import { type BoundLaunch, floatInputs, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
 import { LaunchMarks } from './marks.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
+import { planTactics, type Tactics } from './tactics.ts';
 import type { CudaCompiler } from './target.ts';
 
 /** Bytes of an element on the device. */
@@ -48,6 +49,7 @@ export class CudaProgram implements Program {
   readonly #plan: Plan;
   readonly #device: CudaDevice;
   readonly #compiler: CudaCompiler;
+  readonly #tactics: Tactics;
   readonly #stream: Stream;
   readonly #numBlocks: number;
   readonly #owned: DeviceBuffer[] = [];
@@ -73,6 +75,7 @@ export class CudaProgram implements Program {
     this.#plan = plan;
     this.#device = device;
     this.#compiler = compiler;
+    this.#tactics = planTactics(plan, device.info);
     this.#numBlocks = numBlocks;
     this.#stream = device.createStream();
     this.#uploaded = new Event(device.driver);
@@ -204,7 +207,7 @@ export class CudaProgram implements Program {
     const launches: PreparedLaunch[] = [];
     const stepOf: number[] = [];
     for (const [index, step] of this.#plan.phases[phase].entries()) {
-      for (const bound of this.#launches(step, dims)) {
+      for (const bound of stepLaunches(step, this.#view(step, dims))) {
         launches.push(await this.#bind(bound));
         stepOf.push(index);
       }
@@ -220,30 +223,15 @@ export class CudaProgram implements Program {
     return prepared;
   }
 
-  #launches(step: PlanStep, dims: Dims): readonly BoundLaunch[] {
-    const rowsOf = step.op === 'sample' || step.op === 'gatherRows' ? dims.L : dims.T;
-    const make = cudaKernels[step.op];
-    if (make === undefined) throw new TargetError('no CUDA kernel', { where: step.scope, got: step.op });
-    if (rowsOf === 0) return [];
-    const view = this.#view(step, dims);
-    const launches = make(view, step.attrs as never);
-    // A step without rows (no logits wanted) has nothing to launch.
-    return launches.filter(({ launch }) => launch.grid.every((size) => size > 0));
-  }
-
   #view(step: PlanStep, dims: Dims): StepView {
     const plan = this.#plan;
     const optional = (name: string): StepTensor | undefined => {
       const index = step.args[name];
-      if (index === undefined) return undefined;
-      const tensor = plan.tensors[index]!;
-      const shape = tensor.shape.map((dim) => evaluate(dim, dims));
-      const columns = shape.at(-1) ?? 1;
-      const rows = shape.slice(0, -1).reduce((a, b) => a * b, 1);
-      return { ptr: this.#addresses[index]!, rows, columns, stride: tensor.stride ?? columns };
+      return index === undefined ? undefined : stepTensor(plan, index, dims, this.#addresses[index]!);
     };
     return {
       arch: this.#device.info,
+      tactics: this.#tactics,
       dtype: plan.dtype,
       tokensPerBlock: plan.tokensPerBlock,
       maxBlocksPerSequence: plan.maxBlocksPerSequence,

@@ -1,0 +1,85 @@
+// What a plan will ask of the device, found without one: the problems that have tactics, and every kernel that its steps launch at any size.
+import type { Dims } from '../../base/expr.ts';
+import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
+import type { DevicePtr } from '../ffi/cuda-driver.ts';
+import type { Plan, PlanStep } from '../plan.ts';
+import { runtimeKernels, type StepView, stepLaunches, stepTensor } from './kernels.ts';
+import { type TacticProblem, type Tactics, TacticTable, tacticSizes } from './tactics.ts';
+
+/** Steps that differ in more than their layer. */
+function distinctSteps(plan: Plan): PlanStep[] {
+  const found = new Map<string, PlanStep>();
+  for (const step of [...plan.phases.forward, ...plan.phases.sample]) {
+    const args = Object.entries(step.args).map(([name, index]) => {
+      const { dtype, shape, stride } = plan.tensors[index]!;
+      return [name, dtype, shape, stride];
+    });
+    found.set(JSON.stringify([step.op, { ...step.attrs, layer: 0 }, args]), step);
+  }
+  return [...found.values()];
+}
+
+/** Sizes of steps that together ask for every tactic: prompts, generation at each batch size, and each number of rows with logits. */
+function representativeDims({ maxNumTokens, maxBatchSize, maxNumLogits }: Plan['limits']): Dims[] {
+  const upTo = (limit: number): number[] => tacticSizes(limit).map((size) => Math.min(size, limit));
+  return [
+    ...upTo(maxNumTokens).map((T) => ({ T, R: 1, L: 1 })),
+    ...upTo(maxBatchSize).map((R) => ({ T: R, R, L: Math.min(R, maxNumLogits) })),
+    ...upTo(maxNumLogits).map((L) => ({ T: maxNumTokens, R: Math.min(L, maxBatchSize), L })),
+  ];
+}
+
+function view(plan: Plan, step: PlanStep, dims: Dims, arch: CudaArch, tactics: Tactics): StepView {
+  const nowhere = 0n as DevicePtr;
+  const optional: StepView['optional'] = (name) => {
+    const index = step.args[name];
+    return index === undefined ? undefined : stepTensor(plan, index, dims, nowhere);
+  };
+  return {
+    arch,
+    tactics,
+    dtype: plan.dtype,
+    tokensPerBlock: plan.tokensPerBlock,
+    maxBlocksPerSequence: plan.maxBlocksPerSequence,
+    numBlocks: plan.limits.maxBatchSize * plan.maxBlocksPerSequence,
+    dims: dims as StepView['dims'],
+    optional,
+    tensor: (name) => optional(name)!,
+    cache: () => nowhere,
+    scratch: () => nowhere,
+    counters: () => nowhere,
+  };
+}
+
+/** The kernels of one step at these sizes. */
+export function stepKernels(plan: Plan, dims: Dims, arch: CudaArch, tactics: Tactics): CudaKernel[] {
+  return kernelsOf(distinctSteps(plan), plan, [dims], arch, tactics);
+}
+
+/** Every kernel the plan's steps launch with these tactics, at any size, and the runtime's own. */
+export function planKernels(plan: Plan, arch: CudaArch, tactics: Tactics): CudaKernel[] {
+  const found = kernelsOf(distinctSteps(plan), plan, representativeDims(plan.limits), arch, tactics);
+  return [...new Map([...runtimeKernels, ...found].map((kernel) => [kernel.name, kernel])).values()];
+}
+
+function kernelsOf(
+  steps: readonly PlanStep[],
+  plan: Plan,
+  sizes: readonly Dims[],
+  arch: CudaArch,
+  tactics: Tactics,
+): CudaKernel[] {
+  const found = new Map<string, CudaKernel>();
+  for (const dims of sizes)
+    for (const step of steps)
+      for (const { launch } of stepLaunches(step, view(plan, step, dims, arch, tactics)))
+        found.set(launch.kernel.name, launch.kernel);
+  return [...found.values()];
+}
+
+/** Every problem with a choice of tactics, at each size that the plan's limits allow. */
+export function planProblems(plan: Plan, arch: CudaArch): TacticProblem[] {
+  const found: TacticProblem[] = [];
+  planKernels(plan, arch, new TacticTable(arch, {}, (problem) => found.push(problem)));
+  return found;
+}
