@@ -11,7 +11,7 @@ import { printGraph } from '../define/graph/print.ts';
 import { bindModel, enginePolicy, identify, type KnownModel } from '../define/models/bind.ts';
 import { toTypertConfig } from '../define/models/typert-checkpoint.ts';
 import { traceModel } from '../define/nn/trace.ts';
-import type { Plan } from '../targets/plan.ts';
+import type { Plan, PlanTensor } from '../targets/plan.ts';
 import type { Target } from '../targets/target.ts';
 import { type EngineConfig, engineVersion } from './engine/schema.ts';
 import { writeEngine } from './engine/write.ts';
@@ -142,9 +142,29 @@ export async function writeCompiled(parts: {
   };
   debug(1, () => `building ${model.config.architecture} for ${target.name} into ${engineDir}`);
   await target.prepare?.(plan);
+  using packer = await target.packing?.open(plan);
+  const packed = packedPlan(plan, target);
   return await writeEngine(
     engineDir,
-    { config, plan, weights: graph.weights, tensors: checkpoint.tensors, assets: checkpoint.assets },
+    {
+      config,
+      plan: packed,
+      weights: graph.weights,
+      tensors: checkpoint.tensors,
+      assets: checkpoint.assets,
+      ...(packer === undefined ? {} : { packer }),
+    },
     progress,
   );
+}
+
+/** The plan as the engine holds it: with each weight's layout. */
+function packedPlan(plan: Plan, { packing }: Target): Plan {
+  if (packing === undefined) return plan;
+  const stored = packing.stored(plan);
+  const tensors = plan.tensors.map((tensor, index): PlanTensor => {
+    const packed = stored.get(index);
+    return packed === undefined ? tensor : { ...tensor, storage: { kind: 'weight', packed } };
+  });
+  return { ...plan, tensors };
 }

@@ -28,7 +28,12 @@ export async function cachedEngine(options: {
   const compiled = compile(checkpoint, target, build);
   // What was compiled and what it is filled with: a change of settings, of a user's model code or of the compiler gives another key.
   const key = createHash('sha256');
-  for (const part of [version, JSON.stringify(compiled.plan), JSON.stringify(compiled.graph.weights)])
+  for (const part of [
+    version,
+    JSON.stringify(compiled.plan),
+    JSON.stringify(compiled.graph.weights),
+    target.packing?.layout ?? '',
+  ])
     key.update(part).update('\0');
   key.update(await checkpoint.contentHash());
   const engineDir = join(cacheDir, 'engines', key.digest('hex').slice(0, 32));

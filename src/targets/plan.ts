@@ -15,9 +15,16 @@ export interface PlanLimits {
 export type Storage =
   /** `offset` bytes into the arena. */
   | { readonly kind: 'arena'; readonly offset: number }
-  | { readonly kind: 'weight' }
+  | { readonly kind: 'weight'; readonly packed?: PackedWeight }
   /** A buffer of step input of that name. */
   | { readonly kind: 'input' };
+
+/** How a weight lies in the engine when not as its dtype stores it. */
+export interface PackedWeight {
+  /** 'float32': its elements as such; else a name that its target knows. */
+  readonly layout: string;
+  readonly bytes: number;
+}
 
 /** An activation, a weight or a step input of the plan. */
 export interface PlanTensor {

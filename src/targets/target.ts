@@ -2,7 +2,7 @@
 import type { DType, FloatDType } from '../base/dtype.ts';
 import type { Dims } from '../base/expr.ts';
 import type { AnyNode } from '../define/graph/graph.ts';
-import type { KernelChoice, Phase, Plan } from './plan.ts';
+import type { KernelChoice, PackedWeight, Phase, Plan, PlanTensor } from './plan.ts';
 
 /** The targets there can be. */
 /** What a target's kernels can compute besides their op; passes that ask for it run only where it is there. */
@@ -33,8 +33,26 @@ export interface Target {
   select(node: AnyNode): KernelChoice | undefined;
   /** Compiles what the plan needs into the kernel cache at build, so that opening the engine finds it there. */
   prepare?(plan: Plan): Promise<void>;
+  /** How weights are laid out in the engine for its kernels; without it they are stored as the checkpoint's elements. */
+  readonly packing?: WeightPacking;
   /** Opens a device; the caller disposes it. */
   open(options?: DeviceOptions): Promise<Device>;
+}
+
+/** How a target's engines hold their weights. */
+export interface WeightPacking {
+  /** Names the layout: part of the key under which engines are cached. */
+  readonly layout: string;
+  /** How each weight is stored, by its index in the plan's tensors. */
+  stored(plan: Plan): ReadonlyMap<number, PackedWeight>;
+  /** Opens what lays them out; the caller disposes it. */
+  open(plan: Plan): Promise<WeightPacker>;
+}
+
+/** Lays weights out, piece by piece. */
+export interface WeightPacker extends Disposable {
+  /** The packed bytes of a weight whose elements come in `pieces`, in order. */
+  pack(tensor: PlanTensor, packed: PackedWeight, pieces: Iterable<Uint8Array>): Iterable<Uint8Array>;
 }
 
 /** Options of `Target.open`. */
@@ -71,6 +89,8 @@ export interface ProgramSource {
   readonly numBlocks: number;
   /** Bytes of a weight as stored in the engine. */
   readWeight(name: string): Uint8Array;
+  /** The file that holds the weights and where in it each begins, for targets that map it. */
+  readonly file?: { readonly path: string; readonly bytes: number; offsetOf(name: string): number };
   /** Called after each weight with its stored bytes. */
   onWeight?(name: string, bytes: number): void;
 }

@@ -8,6 +8,7 @@ import { isFile } from '../../base/files.ts';
 import { readAssets } from '../../define/checkpoint/huggingface.ts';
 import { openSafetensors } from '../../define/checkpoint/safetensors.ts';
 import type { Plan } from '../../targets/plan.ts';
+import type { ProgramSource } from '../../targets/target.ts';
 import { type EngineConfig, engineConfigSchema, engineVersion, metadataKeys } from './schema.ts';
 
 /** An engine on disk, opened for reading. */
@@ -19,6 +20,8 @@ export interface Engine extends Disposable {
   readonly assets: ReadonlyMap<string, string>;
   /** Stored bytes of a weight. */
   readWeight(name: string): Uint8Array;
+  /** The file of the weights, and where in it each begins. */
+  readonly file: NonNullable<ProgramSource['file']>;
   /** Bytes of all weights as stored. */
   readonly weightBytes: number;
 }
@@ -80,7 +83,10 @@ const planSchema = z.looseObject({
       name: z.string(),
       dtype: z.string(),
       shape: z.array(z.unknown()),
-      storage: z.looseObject({ kind: z.enum(['arena', 'weight', 'input']) }),
+      storage: z.looseObject({
+        kind: z.enum(['arena', 'weight', 'input']),
+        packed: z.object({ layout: z.string(), bytes: z.int().nonnegative() }).optional(),
+      }),
     }),
   ),
   phases: z.object({
@@ -143,7 +149,8 @@ export function openEngine(path: string): Engine {
     let weightBytes = 0;
     for (const tensor of plan.tensors) {
       if (tensor.storage.kind !== 'weight') continue;
-      const bytes = byteLength(tensor.dtype, elementCount(tensor.shape as readonly number[]));
+      const { packed } = tensor.storage;
+      const bytes = packed?.bytes ?? byteLength(tensor.dtype, elementCount(tensor.shape as readonly number[]));
       const stored = source.tensors.get(tensor.name);
       if (stored?.bytes !== bytes) {
         throw new EngineError('damaged engine: a weight does not fit its plan', {
@@ -163,6 +170,7 @@ export function openEngine(path: string): Engine {
       assets,
       weightBytes,
       readWeight: (name) => source.read(name),
+      file: { path: file, bytes: source.bytes, offsetOf: (name) => source.offsetOf(name) },
       [Symbol.dispose]: () => source[Symbol.dispose](),
     };
   } catch (error) {

@@ -9,7 +9,8 @@ import { type TensorToWrite, writeSafetensors } from '../../define/checkpoint/sa
 import type { TensorSource } from '../../define/checkpoint/tensors.ts';
 import { streamWeight } from '../../define/checkpoint/weights.ts';
 import type { GraphWeight } from '../../define/graph/graph.ts';
-import type { Plan } from '../../targets/plan.ts';
+import type { Plan, PlanTensor } from '../../targets/plan.ts';
+import type { WeightPacker } from '../../targets/target.ts';
 import { type EngineConfig, engineVersion, metadataKeys } from './schema.ts';
 
 export interface EngineParts {
@@ -18,24 +19,40 @@ export interface EngineParts {
   readonly weights: readonly GraphWeight[];
   readonly tensors: TensorSource;
   readonly assets: ReadonlyMap<string, string>;
+  /** Lays out the weights that the plan says are packed. */
+  readonly packer?: WeightPacker;
 }
 
-/** A weight as a safetensors tensor; block formats are bytes, a row of blocks a row. */
-function entry(weight: GraphWeight): TensorToWrite & { weight: GraphWeight } {
+interface Entry extends TensorToWrite {
+  readonly weight: GraphWeight;
+  readonly tensor: PlanTensor;
+}
+
+/** A weight as a safetensors tensor; block formats are bytes, a row of blocks a row, and so is what is laid out for kernels. */
+function entry(weight: GraphWeight, tensor: PlanTensor): Entry {
   const { name, dtype, shape } = weight.value;
   const dims = shape as readonly number[];
+  const packed = tensor.storage.kind === 'weight' ? tensor.storage.packed : undefined;
+  if (packed !== undefined) {
+    const floats = packed.layout === 'float32';
+    const described = floats ? { dtype: 'F32', shape: dims } : { dtype: 'U8', shape: [packed.bytes] };
+    return { name, ...described, bytes: packed.bytes, weight, tensor };
+  }
   const bytes = byteLength(dtype, elementCount(dims));
   const stored = isBlockDType(dtype) ? [...dims.slice(0, -1), byteLength(dtype, dims.at(-1)!)] : dims;
-  return { name, dtype: dtypes[dtype].safetensors, shape: stored, bytes, weight };
+  return { name, dtype: dtypes[dtype].safetensors, shape: stored, bytes, weight, tensor };
 }
 
 /** Returns the bytes written. When it fails (a full disk, a damaged checkpoint) no trace is left. */
 export async function writeEngine(
   engineDir: string,
-  { config, plan, weights, tensors, assets }: EngineParts,
+  { config, plan, weights, tensors, assets, packer }: EngineParts,
   progress: Progress,
 ): Promise<number> {
-  const entries = weights.map(entry);
+  const places = new Map(
+    plan.tensors.flatMap((tensor) => (tensor.storage.kind === 'weight' ? [[tensor.name, tensor]] : [])),
+  );
+  const entries = weights.map((weight) => entry(weight, places.get(weight.value.name)!));
   const total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   return await writeFolder(engineDir, async (folder) => {
@@ -44,10 +61,12 @@ export async function writeEngine(
       join(folder, 'rank0.engine'),
       entries,
       metadata,
-      ({ name, bytes, weight }) => {
+      ({ name, bytes, weight, tensor }) => {
         done += bytes;
         progress({ task: 'write engine', done, total, unit: 'bytes', item: name });
-        return streamWeight(weight.from, tensors, weight.value.dtype);
+        const pieces = streamWeight(weight.from, tensors, weight.value.dtype);
+        const packed = tensor.storage.kind === 'weight' ? tensor.storage.packed : undefined;
+        return packed === undefined || packer === undefined ? pieces : packer.pack(tensor, packed, pieces);
       },
     );
     try {

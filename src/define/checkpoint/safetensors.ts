@@ -23,6 +23,14 @@ export interface SafetensorsSource extends TensorSource {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** One file, of which the places are known. */
+export interface SafetensorsFileSource extends SafetensorsSource {
+  /** Bytes of the file. */
+  readonly bytes: number;
+  /** The tensor's first byte in the file. Throws CheckpointError when it is not there. */
+  offsetOf(name: string): number;
+}
+
 interface Entry extends TensorInfo {
   /** First byte in the file. */
   readonly at: number;
@@ -130,7 +138,7 @@ function parseHeader(header: JsonObject, path: string, dataAt: number, dataBytes
   return tensors;
 }
 
-class SafetensorsFile implements SafetensorsSource {
+class SafetensorsFile implements SafetensorsFileSource {
   readonly label: string;
   readonly tensors: ReadonlyMap<string, Entry>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -176,9 +184,22 @@ class SafetensorsFile implements SafetensorsSource {
     this.#file = file;
   }
 
-  read(name: string, offset = 0, length?: number): Uint8Array {
+  get bytes(): number {
+    return this.#file.size;
+  }
+
+  offsetOf(name: string): number {
+    return this.#entry(name).at;
+  }
+
+  #entry(name: string): Entry {
     const entry = this.tensors.get(name);
     if (entry === undefined) throw missing(this.label, name, this.tensors.size);
+    return entry;
+  }
+
+  read(name: string, offset = 0, length?: number): Uint8Array {
+    const entry = this.#entry(name);
     const size = length ?? entry.bytes - offset;
     checkRange(this.label, entry, offset, size);
     return this.#file.read(entry.at + offset, size);
@@ -211,7 +232,7 @@ export function checkRange(label: string, info: TensorInfo, offset: number, leng
 }
 
 /** Opens one safetensors file; throws CheckpointError when it breaks any rule of the format. */
-export function openSafetensors(path: string): SafetensorsSource {
+export function openSafetensors(path: string): SafetensorsFileSource {
   return new SafetensorsFile(path);
 }
 

@@ -49,7 +49,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   const device = await target.open();
   try {
     const numBlocks = poolSize(engine, target, device, options.kvCacheConfig ?? {});
-    const program = await device.load({ plan, numBlocks, readWeight: (name) => engine.readWeight(name) });
+    const { file } = engine;
+    const program = await device.load({ plan, numBlocks, file, readWeight: (name) => engine.readWeight(name) });
     const limits: SessionLimits = {
       ...plan.limits,
       maxSeqLen: engine.config.build_config.max_seq_len,

@@ -4,15 +4,13 @@ import { debugging } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
-import { toFloat32 } from '../../define/checkpoint/cast.ts';
 import type { CacheSpec } from '../../define/graph/attention.ts';
-import { addressOf, alignedBytes, callAsync, memoryAt } from '../ffi/library.ts';
 import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
 import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
-import { cpuKernel, weightFormats } from './kernels.ts';
-import type { CpuLibrary } from './native.ts';
-import type { Stub } from './stub.ts';
+import type { KernelHost } from './host.ts';
+import { cpuKernel } from './kernels.ts';
 import { launchBytes, StepSizes, writeLaunches } from './table.ts';
+import { placeWeights } from './weights.ts';
 
 /** Steps that are expected to take longer run on a thread of their own: handing one over costs some thirty microseconds. */
 const syncMilliseconds = 1.5;
@@ -32,96 +30,81 @@ function layerBytes({ numKvHeads, headDim, valueDim }: CacheSpec, tokensPerBlock
   return numKvHeads * tokensPerBlock * (headDim + valueDim) * 4;
 }
 
-/** Native memory of a program, freed together. */
-class Memory {
-  readonly #library: CpuLibrary;
-  readonly #blocks: { readonly address: bigint; readonly bytes: number }[] = [];
-
-  constructor(library: CpuLibrary) {
-    this.#library = library;
-  }
-
-  /** `pages`: huge ones make reading through quicker, small ones the first touch of memory of which little is used. */
-  allocate(what: string, bytes: number, pages: 'huge' | 'small' = 'huge'): bigint {
-    const address = BigInt(this.#library.fn.typert_alloc(Math.max(bytes, 64), pages === 'huge' ? 1 : 0));
-    if (address === 0n) throw new TargetError('out of memory', { where: what, expected: `${bytes} bytes` });
-    this.#blocks.push({ address, bytes: Math.max(bytes, 64) });
-    return address;
-  }
-
-  free(): void {
-    for (const { address, bytes } of this.#blocks.splice(0)) this.#library.fn.typert_free(address, bytes);
-  }
-}
-
 interface Launches {
   readonly steps: readonly PlanStep[];
-  readonly table: Uint8Array;
-  /** Nanoseconds that each launch took in all, where TYPERT_DEBUG asks for them. */
-  readonly times: BigInt64Array | null;
-  readonly count: number;
+  readonly table: bigint;
+  /** Nanoseconds that each launch took in all the steps that were measured. */
+  readonly times: { readonly address: bigint; readonly values: BigInt64Array };
   /** Milliseconds a token took when last run; undefined before. */
   perToken: number | undefined;
 }
 
+/** Takes pieces at multiples of 64 from a stretch of the host's memory. */
+class Stretch {
+  readonly #base: bigint;
+  #used = 0;
+
+  constructor(base: bigint) {
+    this.#base = base;
+  }
+
+  take(bytes: number): bigint {
+    const address = this.#base + BigInt(this.#used);
+    this.#used += roundUp(bytes);
+    return address;
+  }
+}
+
+const roundUp = (bytes: number): number => Math.ceil(Math.max(bytes, 1) / 64) * 64;
+const maxSymbols = 1024;
+
 export class CpuProgram implements Program {
   readonly memory: ProgramMemory;
   readonly #plan: Plan;
-  readonly #library: CpuLibrary;
-  readonly #pool: bigint;
-  readonly #memory: Memory;
+  readonly #host: KernelHost;
   readonly #addresses: readonly bigint[];
   readonly #inputs = new Map<string, { readonly floats: Float32Array; readonly ints: Int32Array }>();
   readonly #caches: { readonly address: bigint; readonly blockBytes: number }[];
   readonly #launches: { readonly [P in Phase]: Launches };
   readonly #sizes = new StepSizes();
-  readonly #values: BigInt64Array;
+  readonly #values: { readonly address: bigint; readonly data: BigInt64Array };
   readonly #scratch: bigint;
   readonly #close = track('program');
   #closed = false;
+  /** The step that runs now; a program is closed after it. */
+  #running: Promise<void> = Promise.resolve();
 
-  constructor(source: ProgramSource, library: CpuLibrary, stub: Stub, cpus: Int32Array) {
+  /** Takes the host over: it is closed with the program, or when this fails by whoever called. */
+  constructor(source: ProgramSource, host: KernelHost) {
     const { plan, numBlocks } = source;
     this.#plan = plan;
-    this.#library = library;
-    this.#memory = new Memory(library);
-    if (library.fn.typert_launch_bytes() !== launchBytes)
-      throw new TargetError('the kernels have another layout of launches than this program');
-    const pool = BigInt(library.fn.typert_pool_open(cpus.length, cpus));
-    this.#pool = pool;
+    this.#host = host;
     try {
       const limits = limitsOf(plan);
-      const arena = this.#memory.allocate('activations', plan.arenaBytes);
-      const packed = packedWeights(plan);
-      const sizes = { weights: 0, inputs: 0 };
-      // All weights stand in one stretch: on huge pages small ones are read as fast as large ones.
-      const places = plan.tensors.map((tensor, index) => {
-        if (tensor.storage.kind !== 'weight') return { at: 0, bytes: 0 };
-        const bytes = this.#weightBytes(tensor, packed.has(index));
-        const at = sizes.weights;
-        sizes.weights += Math.ceil(bytes / 64) * 64;
-        return { at, bytes };
-      });
-      const weights = this.#memory.allocate('weights', sizes.weights + prefetchBytes);
+      const arena = host.allocate('activations', plan.arenaBytes);
+      const weights = placeWeights(source, host);
+      const inputBytes = plan.tensors.map((tensor) =>
+        tensor.storage.kind === 'input' ? capacity(tensor, limits) * 4 : 0,
+      );
+      const phases = Object.values(plan.phases);
+      const tableBytes = phases.reduce((sum, { length }) => sum + 2 * roundUp(length * launchBytes), 64);
+      const small = inputBytes.reduce((sum, bytes) => sum + roundUp(bytes), maxSymbols * 8 + tableBytes);
+      const stretch = new Stretch(host.allocate('step inputs', small, 'small'));
       this.#addresses = plan.tensors.map((tensor, index) => {
         switch (tensor.storage.kind) {
           case 'arena':
             return arena + BigInt(tensor.storage.offset);
-          case 'weight': {
-            const { at, bytes } = places[index]!;
-            const address = weights + BigInt(at);
-            this.#loadWeight(tensor, packed.has(index), source, address, bytes);
-            return address;
-          }
+          case 'weight':
+            return weights.addresses.get(index)!;
           case 'input': {
-            const data = alignedBytes(capacity(tensor, limits) * 4, 64);
-            const { buffer, byteOffset, byteLength } = data;
+            const bytes = inputBytes[index]!;
+            const address = stretch.take(bytes);
+            const { buffer, byteOffset } = host.bytesAt(address, bytes);
             this.#inputs.set(tensor.name, {
-              floats: new Float32Array(buffer, byteOffset, byteLength / 4),
-              ints: new Int32Array(buffer, byteOffset, byteLength / 4),
+              floats: new Float32Array(buffer, byteOffset, bytes / 4),
+              ints: new Int32Array(buffer, byteOffset, bytes / 4),
             });
-            sizes.inputs += byteLength;
-            return addressOf(data);
+            return address;
           }
           default:
             return tensor.storage satisfies never;
@@ -130,7 +113,7 @@ export class CpuProgram implements Program {
       const layers = new Map(
         plan.caches.map((spec) => {
           const blockBytes = layerBytes(spec, plan.tokensPerBlock);
-          const address = this.#memory.allocate('KV cache', numBlocks * blockBytes, 'small');
+          const address = host.allocate('KV cache', numBlocks * blockBytes, 'small');
           return [spec.layer, { address, blockBytes }] as const;
         }),
       );
@@ -138,64 +121,46 @@ export class CpuProgram implements Program {
       const steps = [...plan.phases.forward, ...plan.phases.sample];
       const scratch = steps.reduce(
         (most, step) =>
-          Math.max(most, cpuKernel(step.op)!.scratch?.(step as PlanStep<never>, plan, limits, cpus.length) ?? 0),
+          Math.max(most, cpuKernel(step.op)!.scratch?.(step as PlanStep<never>, plan, limits, host.threads) ?? 0),
         0,
       );
-      this.#scratch = this.#memory.allocate('scratch', scratch);
+      this.#scratch = host.allocate('scratch', scratch);
+      const longs = (address: bigint, count: number): BigInt64Array => {
+        const { buffer, byteOffset } = host.bytesAt(address, count * 8);
+        return new BigInt64Array(buffer, byteOffset, count);
+      };
       const launches = (phase: Phase): Launches => {
-        const table = alignedBytes(Math.max(1, plan.phases[phase].length) * launchBytes, 64);
-        writeLaunches(table, plan.phases[phase], {
+        const steps = plan.phases[phase];
+        const table = stretch.take(steps.length * launchBytes);
+        writeLaunches(host.bytesAt(table, Math.max(1, steps.length) * launchBytes), steps, {
           tensors: plan.tensors,
           addresses: this.#addresses,
           sizes: this.#sizes,
-          kernelOf: (step) => stub.kernelOf.get(step)!,
+          kernelOf: (step) => host.kernelOf(step, plan),
+          configOf: (step) => host.configOf(step, plan),
           cacheOf: (layer) => layers.get(layer)!.address,
         });
-        const times = debugging(2) ? new BigInt64Array(plan.phases[phase].length) : null;
-        return { steps: plan.phases[phase], table, times, count: plan.phases[phase].length, perToken: undefined };
+        const address = stretch.take(steps.length * 8);
+        const times = { address, values: longs(address, Math.max(1, steps.length)) };
+        return { steps, table, times, perToken: undefined };
       };
       this.#launches = { forward: launches('forward'), sample: launches('sample') };
-      this.#values = new BigInt64Array(Math.max(1, this.#sizes.count));
+      if (this.#sizes.count > maxSymbols)
+        throw new TargetError('too many sizes that only a step knows', {
+          expected: `at most ${maxSymbols}`,
+          got: String(this.#sizes.count),
+        });
+      const values = stretch.take(maxSymbols * 8);
+      this.#values = { address: values, data: longs(values, maxSymbols) };
       this.memory = {
-        weights: sizes.weights,
-        inputs: sizes.inputs,
+        weights: weights.bytes,
+        inputs: inputBytes.reduce((a, b) => a + b, 0),
         arena: plan.arenaBytes,
         kvCache: this.#caches.reduce((sum, { blockBytes }) => sum + blockBytes * numBlocks, 0),
       };
     } catch (error) {
-      library.fn.typert_pool_close(pool);
-      this.#memory.free();
       this.#close();
       throw error;
-    }
-  }
-
-  /** Bytes of a weight in memory: matrices in panels of their own dtype, vectors as float32. */
-  #weightBytes(tensor: PlanTensor, packed: boolean): number {
-    const shape = tensor.shape as readonly number[];
-    if (!packed) return 4 * shape.reduce((a, b) => a * b, 1);
-    const format = weightFormats[tensor.dtype];
-    if (format === undefined)
-      throw new TargetError('weights of this dtype have no CPU kernel', { where: tensor.name, got: tensor.dtype });
-    const count = shape.slice(0, -2).reduce((a, b) => a * b, 1);
-    return count * Number(this.#library.fn.typert_packed_bytes(format.id, shape.at(-2)!, shape.at(-1)!));
-  }
-
-  #loadWeight(tensor: PlanTensor, packed: boolean, source: ProgramSource, address: bigint, bytes: number): void {
-    const data = source.readWeight(tensor.name);
-    source.onWeight?.(tensor.name, data.byteLength);
-    const shape = tensor.shape as readonly number[];
-    const format = weightFormats[tensor.dtype];
-    if (!packed || format === undefined) {
-      new Float32Array(memoryAt(address, bytes)).set(toFloat32({ dtype: tensor.dtype, shape, data }));
-      return;
-    }
-    const [rows, columns] = [shape.at(-2)!, shape.at(-1)!];
-    const count = shape.slice(0, -2).reduce((a, b) => a * b, 1);
-    const stored = data.byteLength / count;
-    for (let i = 0; i < count; i++) {
-      const part = data.subarray(i * stored, (i + 1) * stored);
-      this.#library.fn.typert_pack(format.id, part, address + BigInt((i * bytes) / count), rows, columns);
     }
   }
 
@@ -210,17 +175,29 @@ export class CpuProgram implements Program {
   async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
     if (this.#closed) throw new TargetError('program is closed');
     const launches = this.#launches[phase];
-    if (launches.count === 0) return;
-    this.#sizes.fill(this.#values, dims);
-    const { typert_step: step } = this.#library.fn;
-    const measured = times === undefined ? launches.times : new BigInt64Array(launches.count);
-    const args = [this.#pool, launches.table, launches.count, this.#values, this.#scratch, measured] as const;
+    if (launches.steps.length === 0) return;
+    const host = this.#host;
+    this.#sizes.fill(this.#values.data, dims);
+    const measured = times === undefined ? undefined : launches.times.values.slice();
+    const call = {
+      launches: launches.table,
+      count: launches.steps.length,
+      values: this.#values.address,
+      scratch: this.#scratch,
+      times: measured !== undefined || debugging(2) ? launches.times.address : 0n,
+    };
     const tokens = phase === 'forward' ? dims.T : dims.L;
     const start = performance.now();
-    if (launches.perToken !== undefined && launches.perToken * tokens < syncMilliseconds) step(...args);
-    else await callAsync(step, ...args);
+    if (launches.perToken !== undefined && launches.perToken * tokens < syncMilliseconds) {
+      host.step(call);
+    } else {
+      this.#running = host.stepAside(call);
+      await this.#running;
+    }
     launches.perToken = (performance.now() - start) / Math.max(1, tokens);
-    if (times !== undefined) for (let i = 0; i < launches.count; i++) times[i]! += Number(measured![i]) / 1e6;
+    measured?.forEach((before, i) => {
+      times![i]! += Number(launches.times.values[i]! - before) / 1e6;
+    });
   }
 
   #output(name: string): { readonly address: bigint; readonly elements: number } {
@@ -235,58 +212,45 @@ export class CpuProgram implements Program {
 
   async read(output: string, into: HostArray): Promise<void> {
     const { address } = this.#output(output);
-    const memory = memoryAt(address, into.byteLength);
-    into.set(into instanceof Float32Array ? new Float32Array(memory) : new Int32Array(memory));
+    const { buffer, byteOffset } = this.#host.bytesAt(address, into.byteLength);
+    into.set(
+      into instanceof Float32Array
+        ? new Float32Array(buffer, byteOffset, into.length)
+        : new Int32Array(buffer, byteOffset, into.length),
+    );
   }
 
   async overwrite(output: string, data: Float32Array): Promise<void> {
-    new Float32Array(memoryAt(this.#output(output).address, data.byteLength)).set(data);
+    const { buffer, byteOffset } = this.#host.bytesAt(this.#output(output).address, data.byteLength);
+    new Float32Array(buffer, byteOffset, data.length).set(data);
   }
 
   async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
-    for (const { address, blockBytes } of this.#caches)
-      this.#library.fn.typert_copy_blocks(address, blockBytes, from, to, from.length);
+    for (const { address, blockBytes } of this.#caches) this.#host.copyBlocks(address, blockBytes, from, to);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    // Memory must outlive the threads that read it.
+    await this.#running.catch(() => {});
     for (const launches of Object.values(this.#launches)) report(launches);
-    this.#library.fn.typert_pool_close(this.#pool);
-    this.#memory.free();
+    await this.#host[Symbol.asyncDispose]();
     this.#close();
   }
 }
 
 /** Where the time went, by kernel, on the standard error. */
 function report({ steps, times }: Launches): void {
-  if (times === null) return;
+  if (!debugging(2)) return;
   const sums = new Map<string, number>();
   steps.forEach(({ kernel }, i) => {
     const name = `${kernel.name} ${Object.values(kernel.config).join(' ')}`;
-    sums.set(name, (sums.get(name) ?? 0) + Number(times[i]) / 1e6);
+    sums.set(name, (sums.get(name) ?? 0) + Number(times.values[i]) / 1e6);
   });
   const total = [...sums.values()].reduce((a, b) => a + b, 0);
   for (const [name, ms] of [...sums].sort((a, b) => b[1] - a[1]))
     process.stderr.write(
       `${ms.toFixed(1).padStart(10)} ms ${((100 * ms) / total).toFixed(1).padStart(5)} %  ${name}\n`,
     );
-}
-
-/** Kernels ask for memory a little past the end of a weight. */
-const prefetchBytes = 8192;
-
-/** Tensors that kernels read as panels. Throws when a weight is also read otherwise. */
-function packedWeights(plan: Plan): ReadonlySet<number> {
-  const packed = new Set<number>();
-  const plain = new Set<number>();
-  for (const step of [...plan.phases.forward, ...plan.phases.sample]) {
-    const names = cpuKernel(step.op)?.packed ?? [];
-    for (const [name, index] of Object.entries(step.args)) (names.includes(name) ? packed : plain).add(index);
-  }
-  for (const index of packed) {
-    if (plain.has(index) && plan.tensors[index]!.storage.kind === 'weight')
-      throw new TargetError('a weight is read in two layouts', { where: plan.tensors[index]!.name });
-  }
-  return packed;
 }

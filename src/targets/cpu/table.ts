@@ -50,6 +50,8 @@ export interface TableContext {
   readonly addresses: readonly bigint[];
   readonly sizes: StepSizes;
   kernelOf(step: PlanStep): number;
+  /** What the kernel takes before its op's own numbers. */
+  configOf(step: PlanStep): readonly number[];
   /** Address of a layer's part of the KV pool. */
   cacheOf(layer: number): bigint;
 }
@@ -62,7 +64,7 @@ export function writeLaunches(bytes: Uint8Array, steps: readonly PlanStep[], con
     const base = i * launchBytes;
     view.setInt32(base + at.kernel, context.kernelOf(step), true);
     if ('layer' in step.attrs) view.setBigUint64(base + at.cache, context.cacheOf(step.attrs.layer), true);
-    kernel.ints?.(step.attrs as never).forEach((value, j) => {
+    [...context.configOf(step), ...(kernel.ints?.(step.attrs as never) ?? [])].forEach((value, j) => {
       view.setInt32(base + at.ints + j * 4, value, true);
     });
     kernel.floats?.(step.attrs as never).forEach((value, j) => {

@@ -5,7 +5,8 @@ import type { KernelOp } from '../../kernels/reference-table.ts';
 import { findCCompiler } from '../jit/cc-compiler.ts';
 import type { Device, DeviceOptions, ProgramSource, Target, TargetStatus } from '../target.ts';
 import { cpuKernels, weightFormats } from './kernels.ts';
-import { compileStub, openStub } from './native.ts';
+import { compileStub, openNativeHost, openNativePacker } from './native.ts';
+import { panelPacking } from './pack.ts';
 import { CpuProgram } from './program.ts';
 import { makeStub } from './stub.ts';
 import { threadCpus } from './threads.ts';
@@ -42,6 +43,7 @@ export const cpuTarget: Target = {
   prepare: async (plan) => {
     await compileStub(makeStub(plan).text);
   },
+  packing: panelPacking(openNativePacker),
   open: async (options: DeviceOptions = {}): Promise<Device> => {
     const close = track('device');
     const cpus = threadCpus(options.threads);
@@ -50,8 +52,13 @@ export const cpuTarget: Target = {
       name: `CPU, ${cpus.length} threads`,
       memory: () => ({ kind: 'host', total: totalmem(), free: freemem() }),
       load: async (source: ProgramSource) => {
-        const stub = makeStub(source.plan);
-        return new CpuProgram(source, openStub(await compileStub(stub.text)), stub, cpus);
+        const host = await openNativeHost(source.plan, cpus);
+        try {
+          return new CpuProgram(source, host);
+        } catch (error) {
+          await host[Symbol.asyncDispose]();
+          throw error;
+        }
       },
       [Symbol.asyncDispose]: async () => close(),
     };

@@ -23,7 +23,7 @@ typedef struct {
   int32_t kernel; // index into the program's kernels
   int32_t reserved;
   char *cache; // the layer's part of the KV pool
-  int32_t ints[MAX_INTS];
+  _Alignas(8) int32_t ints[MAX_INTS]; // at the same place where pointers are shorter
   float floats[MAX_FLOATS];
   tensor args[MAX_ARGS];
 } launch;

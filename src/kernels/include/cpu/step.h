@@ -1,4 +1,5 @@
 // The native side of a program: included last by the stub, after the kernels and their table `typert_kernels`.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include "include/cpu/pool.h"
 #include "include/cpu/quant.h"
@@ -60,6 +61,20 @@ EXPORT void typert_free(char *address, uint64_t bytes) {
 #endif
   munmap(address, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
 }
+
+/// A file's first bytes, read-only and shared with every process that maps them; 0 when that cannot be done.
+EXPORT char *typert_map(const char *path, uint64_t bytes) {
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return NULL;
+  char *base = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
+  close(file);
+  if (base == MAP_FAILED) return NULL;
+#ifdef MADV_WILLNEED
+  madvise(base, bytes, MADV_WILLNEED);
+#endif
+  return base;
+}
+EXPORT void typert_unmap(char *base, uint64_t bytes) { munmap(base, bytes); }
 
 EXPORT int64_t typert_packed_bytes(int32_t format, int64_t rows, int64_t columns) {
   return is_quant(format) ? ceil_div(rows, PAIR) * pair_bytes(format, columns) : ceil_div(rows, GROUP) * block_bytes(format, columns);
