@@ -1,8 +1,8 @@
 // NVRTC: CUDA C++ to machine code (cubin) or PTX, with no GPU and no driver. Used at build when it is found.
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { CompileError } from '../../base/errors.ts';
-import { addressOf, findLibrary, type Library, preload, textAt } from './library.ts';
+import { CompileError, TargetError } from '../../base/errors.ts';
+import { addressOf, type Library, openLibrary, preload, textAt } from './library.ts';
 
 const functions = {
   nvrtcVersion: ['i32', 'ptr', 'ptr'],
@@ -47,9 +47,12 @@ export class Nvrtc implements Disposable {
   readonly #library: Library<typeof functions>;
   /** 'nvrtc 13.0'. */
   readonly version: string;
+  /** The name or path that it was opened by. */
+  readonly path: string;
 
   private constructor(library: Library<typeof functions>) {
     this.#library = library;
+    this.path = library.path;
     const major = new Int32Array(1);
     const minor = new Int32Array(1);
     library.fn.nvrtcVersion(major, minor);
@@ -58,13 +61,22 @@ export class Nvrtc implements Disposable {
 
   /** The library when it is found, in `folders` first. */
   static find(folders: readonly string[] = []): Nvrtc | undefined {
-    const library = findLibrary({
-      what: 'NVRTC',
-      names: cudaLibraryNames('libnvrtc', folders),
-      functions,
-      remedy: 'Install the CUDA toolkit, or the Python package nvidia-cuda-nvrtc.',
-    });
-    if (library === undefined) return undefined;
+    try {
+      return Nvrtc.#open(cudaLibraryNames('libnvrtc', folders));
+    } catch (error) {
+      if (error instanceof TargetError) return undefined;
+      throw error;
+    }
+  }
+
+  /** The library that `path` names; throws TargetError when it does not load. */
+  static at(path: string): Nvrtc {
+    return Nvrtc.#open([path]);
+  }
+
+  static #open(names: readonly string[]): Nvrtc {
+    const remedy = 'Install the CUDA toolkit, or the Python package nvidia-cuda-nvrtc.';
+    const library = openLibrary({ what: 'NVRTC', names, functions, remedy });
     // NVRTC opens its builtins by their bare name, which the loader finds only where the library itself came by a bare name.
     const folder = dirname(library.path);
     if (folder !== '.')

@@ -1,0 +1,110 @@
+// Where the kernels' machine code comes from: the engine that carries it, else the user's cache, else NVRTC. The compiler is looked for only when
+// it is needed, so that an engine runs where there is none.
+import { join } from 'node:path';
+import { readEnv } from '../../base/env.ts';
+import { TargetError } from '../../base/errors.ts';
+import { type CudaKernel, cudaArchFlag, cudaStub } from '../../kernels/cuda-kernel.ts';
+import { Nvrtc } from '../ffi/nvrtc.ts';
+import { type CompiledKernel, KernelCache } from '../jit/cache.ts';
+import { cudaFlags, NvrtcProcesses, nvrtcCompiler } from '../jit/nvrtc-compiler.ts';
+import { hashTexts, includeClosure, packageKernels } from '../jit/sources.ts';
+import { kernelTensor, type Plan, type PlanKernels } from '../plan.ts';
+
+/** Binaries of kernels for one architecture. */
+export interface CudaCompiler extends Disposable {
+  compile(kernel: CudaKernel): Promise<CompiledKernel>;
+}
+
+/** A compiler, and what it is. */
+export interface KernelCompiler extends CudaCompiler {
+  readonly version: string;
+}
+
+const tree = packageKernels();
+
+/** A hash of all that is compiled for a kernel: its stub and every file it includes. */
+export function sourceHash(kernel: CudaKernel): string {
+  const stub = cudaStub(kernel);
+  return hashTexts([stub, ...[...includeClosure(tree, stub, kernel.name)].flat()]);
+}
+
+/** Compiles for `sm` into the user's cache, several kernels at a time; undefined when there is no NVRTC. */
+export function findCompiler(sm: number, folder: string = join(readEnv().cacheDir, 'kernels')): KernelCompiler | undefined {
+  const nvrtc = Nvrtc.find();
+  if (nvrtc === undefined) return undefined;
+  const compiler = NvrtcProcesses.possible ? new NvrtcProcesses(nvrtc) : nvrtcCompiler(nvrtc);
+  const cache = new KernelCache(folder, compiler, tree);
+  const flags = cudaFlags(cudaArchFlag(sm));
+  return {
+    version: compiler.version,
+    compile: (kernel) => cache.get({ name: kernel.name, stub: cudaStub(kernel), flags }),
+    [Symbol.dispose]: () => {
+      if (compiler instanceof NvrtcProcesses) compiler[Symbol.dispose]();
+      nvrtc[Symbol.dispose]();
+    },
+  };
+}
+
+/** What helps where NVRTC is missing. */
+export const nvrtcRemedy =
+  'Install the CUDA toolkit, or the Python package nvidia-cuda-nvrtc with its lib folder on LD_LIBRARY_PATH';
+
+/** As findCompiler; throws TargetError when there is no NVRTC. */
+export function openCompiler(sm: number): KernelCompiler {
+  const found = findCompiler(sm);
+  if (found !== undefined) return found;
+  throw new TargetError('no compiler for CUDA kernels', {
+    expected: 'libnvrtc.so of CUDA 12 or 13',
+    remedy: nvrtcRemedy,
+  });
+}
+
+/** The kernels of one plan on a device of architecture `sm`. */
+export class PlanBinaries implements CudaCompiler {
+  readonly #sm: number;
+  readonly #stored: PlanKernels | undefined;
+  readonly #read: (tensor: string) => Uint8Array;
+  #compiler: KernelCompiler | undefined;
+
+  /** `read` gives the bytes of an engine's tensor. */
+  constructor(sm: number, { kernels }: Plan, read: (tensor: string) => Uint8Array) {
+    this.#sm = sm;
+    this.#stored = kernels;
+    this.#read = read;
+  }
+
+  async compile(kernel: CudaKernel): Promise<CompiledKernel> {
+    const hash = this.#stored?.sources[kernel.name];
+    if (hash !== undefined && this.#stored!.arch === cudaArchFlag(this.#sm) && hash === sourceHash(kernel)) {
+      const binary = this.#read(kernelTensor(kernel.name));
+      return { name: kernel.name, key: hash, binary, compiled: false, milliseconds: 0 };
+    }
+    this.#compiler ??= findCompiler(this.#sm);
+    if (this.#compiler === undefined) throw this.#unavailable(kernel);
+    return await this.#compiler.compile(kernel);
+  }
+
+  #unavailable(kernel: CudaKernel): TargetError {
+    const arch = cudaArchFlag(this.#sm);
+    const { arch: built, sources } = this.#stored ?? { sources: {} };
+    const got =
+      built === undefined
+        ? 'an engine without kernels'
+        : built !== arch
+          ? `an engine built for ${built}`
+          : sources[kernel.name] === undefined
+            ? 'an engine without this kernel'
+            : 'an engine of another TypeRT, whose kernel differs';
+    return new TargetError('no machine code for a kernel, and no compiler to make it', {
+      where: kernel.name,
+      expected: `a kernel for ${arch}, or NVRTC`,
+      got,
+      remedy: `${nvrtcRemedy}; or build the engine on a machine with this kind of GPU`,
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#compiler?.[Symbol.dispose]();
+    this.#compiler = undefined;
+  }
+}
