@@ -31,6 +31,12 @@ export interface BuildConfig {
   readonly maxSeqLen?: number;
   /** Tokens in one block of the KV cache: a power of two. Default 32. */
   readonly tokensPerBlock?: number;
+  /** Kernels' tactics are timed on the device, where the target has a choice. Default true; else heuristics choose. */
+  readonly tune?: boolean;
+  /** File of times measured before: read, and added to. Default: one in the cache folder. */
+  readonly timingCache?: string;
+  /** Products may go to cuBLASLt, where it is found. Default true. */
+  readonly cublaslt?: boolean;
 }
 
 /** A model brought to a plan, with what was made on the way. */
@@ -112,7 +118,7 @@ export async function buildEngine({
   progress = silent,
 }: BuildOptions): Promise<Compiled & { readonly bytes: number }> {
   const compiled = compile(checkpoint, target, build);
-  const bytes = await writeCompiled({ checkpoint, target, engineDir, compiled, progress });
+  const bytes = await writeCompiled({ checkpoint, target, engineDir, compiled, build, progress });
   return { ...compiled, bytes };
 }
 
@@ -122,9 +128,10 @@ export async function writeCompiled(parts: {
   readonly target: Target;
   readonly engineDir: string;
   readonly compiled: Compiled;
+  readonly build: BuildConfig;
   readonly progress: Progress;
 }): Promise<number> {
-  const { checkpoint, target, engineDir, compiled, progress } = parts;
+  const { checkpoint, target, engineDir, compiled, build, progress } = parts;
   const { model, dtype, maxSeqLen, plan, graph } = compiled;
   const config: EngineConfig = {
     version: engineVersion,
@@ -141,9 +148,9 @@ export async function writeCompiled(parts: {
     },
   };
   debug(1, () => `building ${model.config.architecture} for ${target.name} into ${engineDir}`);
-  await target.prepare?.(plan);
+  const prepared = await target.prepare?.(plan, { ...build, progress });
   using packer = await target.packing?.open(plan);
-  const packed = packedPlan(plan, target);
+  const packed = packedPlan(prepared?.plan ?? plan, target);
   return await writeEngine(
     engineDir,
     {
@@ -152,6 +159,7 @@ export async function writeCompiled(parts: {
       weights: graph.weights,
       tensors: checkpoint.tensors,
       assets: checkpoint.assets,
+      extras: prepared?.tensors ?? new Map(),
       ...(packer === undefined ? {} : { packer }),
     },
     progress,

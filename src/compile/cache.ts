@@ -33,12 +33,13 @@ export async function cachedEngine(options: {
     JSON.stringify(compiled.plan),
     JSON.stringify(compiled.graph.weights),
     target.packing?.layout ?? '',
+    JSON.stringify([target.machine?.() ?? '', build.tune, build.cublaslt]),
   ])
     key.update(part).update('\0');
   key.update(await checkpoint.contentHash());
   const engineDir = join(cacheDir, 'engines', key.digest('hex').slice(0, 32));
   if (isEngine(engineDir) && usable(engineDir)) return { engineDir, built: false };
-  await writeCompiled({ checkpoint, target, engineDir, compiled, progress });
+  await writeCompiled({ checkpoint, target, engineDir, compiled, build, progress });
   return { engineDir, built: true };
 }
 

@@ -114,7 +114,7 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
   };
   return await cachedEngine({
     checkpoint,
-    target: findTarget(options.target),
+    target: findTarget(options.target, 'build'),
     build,
     cacheDir,
     progress,

@@ -4,17 +4,18 @@ import { TargetError } from '../base/errors.ts';
 import { cpuTarget } from './cpu/target.ts';
 import { cudaTarget } from './cuda/target.ts';
 import { referenceTarget } from './reference/target.ts';
-import type { Target, TargetName } from './target.ts';
+import type { Target, TargetName, TargetStatus } from './target.ts';
 
 /** Fastest first: 'auto' takes the first that works here. */
 export const targets: readonly Target[] = [cudaTarget, cpuTarget, referenceTarget];
 
-/** The target of that name; 'auto' is what TYPERT_TARGET says, else the fastest that works here. Throws TargetError when there is none or it does not work here. */
-export function findTarget(name: TargetName | 'auto'): Target {
+/** The target of that name, for running engines or for building them; 'auto' is what TYPERT_TARGET says, else the fastest that works here. Throws TargetError when there is none or it does not work here. */
+export function findTarget(name: TargetName | 'auto', purpose: 'build' | 'run' = 'run'): Target {
+  const serves = (status: TargetStatus): boolean => status.available && (purpose === 'run' || status.builds !== false);
   const asked = name === 'auto' ? (readEnv().target ?? 'auto') : name;
   const found =
     asked === 'auto'
-      ? targets.find((target) => target.probe().available)
+      ? targets.find((target) => serves(target.probe()))
       : targets.find((target) => target.name === asked);
   if (found === undefined) {
     throw new TargetError('target not available', {
@@ -24,7 +25,10 @@ export function findTarget(name: TargetName | 'auto'): Target {
     });
   }
   const status = found.probe();
-  if (!status.available)
-    throw new TargetError(`target ${found.name} does not work here`, { got: status.detail, remedy: status.remedy });
+  if (!serves(status))
+    throw new TargetError(`target ${found.name} does not work here`, {
+      got: status.detail,
+      ...(status.remedy === undefined ? {} : { remedy: status.remedy }),
+    });
   return found;
 }

@@ -52,11 +52,10 @@ export interface KernelChoice {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
-/** A kernel's config for the sizes of a problem up to `upTo`, and what it took when it was timed, microseconds. */
+/** A kernel's config for the sizes of a problem up to `upTo`. */
 export interface Tactic {
   readonly upTo: number;
   readonly config: KernelChoice['config'];
-  readonly us?: number;
 }
 
 /** The tactics that were chosen at build, on the device they were chosen for. */

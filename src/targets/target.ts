@@ -1,6 +1,7 @@
 // The interface of a target: what the compiler asks it (no device needed) and what the runtime does with a device.
 import type { DType, FloatDType } from '../base/dtype.ts';
 import type { Dims } from '../base/expr.ts';
+import type { Progress } from '../base/progress.ts';
 import type { AnyNode } from '../define/graph/graph.ts';
 import type { KernelChoice, PackedWeight, Phase, Plan, PlanTensor } from './plan.ts';
 
@@ -13,7 +14,8 @@ export type TargetName = 'reference' | 'cpu' | 'cuda';
 
 /** Whether a target works here, for `doctor` and for `target: 'auto'`. */
 export type TargetStatus =
-  | { readonly available: true; readonly detail: string }
+  /** `builds: false`: it runs engines, but something is missing to build one, which the remedy tells. */
+  | { readonly available: true; readonly detail: string; readonly builds?: false; readonly remedy?: string }
   | { readonly available: false; readonly detail: string; readonly remedy: string };
 
 /** A place where plans run. */
@@ -31,12 +33,34 @@ export interface Target {
   readonly epilogues: readonly Epilogue[];
   /** The kernel for a node, or undefined when the target has none (the compiler then reports the op). */
   select(node: AnyNode): KernelChoice | undefined;
-  /** Compiles what the plan needs into the kernel cache at build, so that opening the engine finds it there. */
-  prepare?(plan: Plan): Promise<void>;
+  /** What the target adds to a plan when an engine is built here: tactics chosen, kernels compiled, so that opening the engine does neither. */
+  prepare?(plan: Plan, options: PrepareOptions): Promise<Prepared>;
+  /** Names what `prepare` depends on besides the plan: part of the key under which engines are cached. */
+  machine?(): string;
   /** How weights are laid out in the engine for its kernels; without it they are stored as the checkpoint's elements. */
   readonly packing?: WeightPacking;
   /** Opens a device; the caller disposes it. */
   open(options?: DeviceOptions): Promise<Device>;
+}
+
+/** How a plan is prepared. */
+export interface PrepareOptions {
+  /** Which of several devices; 0 by default. */
+  readonly device?: number;
+  /** Tactics are timed on the device; else heuristics choose. Default true. */
+  readonly tune?: boolean;
+  /** File of times measured before, which is read and added to. Default: one in the cache folder. */
+  readonly timingCache?: string;
+  /** Products may go to cuBLASLt where it is found. Default true. */
+  readonly cublaslt?: boolean;
+  readonly progress: Progress;
+}
+
+/** A plan with what its target made for it. */
+export interface Prepared {
+  readonly plan: Plan;
+  /** Bytes that the engine carries besides its weights, by tensor name. */
+  readonly tensors: ReadonlyMap<string, Uint8Array>;
 }
 
 /** How a target's engines hold their weights. */
@@ -87,7 +111,7 @@ export interface ProgramSource {
   readonly plan: Plan;
   /** Blocks in the KV pool. */
   readonly numBlocks: number;
-  /** Bytes of a weight as stored in the engine. */
+  /** Bytes of a weight, or of another tensor of the engine, as stored. */
   readWeight(name: string): Uint8Array;
   /** The file that holds the weights and where in it each begins, for targets that map it. */
   readonly file?: { readonly path: string; readonly bytes: number; offsetOf(name: string): number };

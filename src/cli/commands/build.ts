@@ -18,7 +18,7 @@ async function build(model: string, flags: Flags): Promise<void> {
   try {
     const path = await locate(model, flags, progress);
     using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
-    const target = findTarget(flags.target);
+    const target = findTarget(flags.target, 'build');
     const {
       bytes,
       plan,

@@ -37,7 +37,7 @@ function findings(): Finding[] {
       name: `target ${target.name}`,
       ok: status.available,
       detail: status.detail,
-      ...(status.available ? {} : { remedy: status.remedy }),
+      ...(status.remedy === undefined ? {} : { remedy: status.remedy }),
     });
   }
   try {

@@ -7,7 +7,7 @@ import { EngineError, TypertError } from '../../base/errors.ts';
 import { isFile } from '../../base/files.ts';
 import { readAssets } from '../../define/checkpoint/huggingface.ts';
 import { openSafetensors } from '../../define/checkpoint/safetensors.ts';
-import type { Plan } from '../../targets/plan.ts';
+import { kernelTensor, type Plan } from '../../targets/plan.ts';
 import type { ProgramSource } from '../../targets/target.ts';
 import { type EngineConfig, engineConfigSchema, engineVersion, metadataKeys } from './schema.ts';
 
@@ -18,7 +18,7 @@ export interface Engine extends Disposable {
   readonly plan: Plan;
   /** Tokenizer and chat template files that came with the checkpoint. */
   readonly assets: ReadonlyMap<string, string>;
-  /** Stored bytes of a weight. */
+  /** Stored bytes of a weight or another tensor. */
   readWeight(name: string): Uint8Array;
   /** The file of the weights, and where in it each begins. */
   readonly file: NonNullable<ProgramSource['file']>;
@@ -96,6 +96,16 @@ const planSchema = z.looseObject({
   outputs: z.record(z.string(), z.int().nonnegative()),
   caches: z.array(z.looseObject({ layer: z.int().nonnegative() })),
   arenaBytes: z.int().nonnegative(),
+  tactics: z
+    .object({
+      device: z.string(),
+      problems: z.record(
+        z.string(),
+        z.array(z.object({ upTo: z.int().positive(), config: z.record(z.string(), z.unknown()) })),
+      ),
+    })
+    .optional(),
+  kernels: z.object({ arch: z.string(), compiler: z.string(), sources: z.record(z.string(), z.string()) }).optional(),
 });
 
 function parsePlan(text: string | undefined, file: string): Plan {
@@ -161,6 +171,15 @@ export function openEngine(path: string): Engine {
         });
       }
       weightBytes += bytes;
+    }
+    for (const name of Object.keys(plan.kernels?.sources ?? {})) {
+      if (source.tensors.has(kernelTensor(name))) continue;
+      throw new EngineError('damaged engine: a kernel is missing', {
+        where: file,
+        expected: `a tensor named ${kernelTensor(name)}`,
+        got: 'nothing',
+        remedy: rebuild,
+      });
     }
     const assets = readAssets(path);
     return {

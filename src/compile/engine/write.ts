@@ -19,6 +19,8 @@ export interface EngineParts {
   readonly weights: readonly GraphWeight[];
   readonly tensors: TensorSource;
   readonly assets: ReadonlyMap<string, string>;
+  /** Tensors of bytes besides the weights: kernels. */
+  readonly extras: ReadonlyMap<string, Uint8Array>;
   /** Lays out the weights that the plan says are packed. */
   readonly packer?: WeightPacker;
 }
@@ -26,6 +28,10 @@ export interface EngineParts {
 interface Entry extends TensorToWrite {
   readonly weight: GraphWeight;
   readonly tensor: PlanTensor;
+}
+
+interface Extra extends TensorToWrite {
+  readonly data: Uint8Array;
 }
 
 /** A weight as a safetensors tensor; block formats are bytes, a row of blocks a row, and so is what is laid out for kernels. */
@@ -46,22 +52,27 @@ function entry(weight: GraphWeight, tensor: PlanTensor): Entry {
 /** Returns the bytes written. When it fails (a full disk, a damaged checkpoint) no trace is left. */
 export async function writeEngine(
   engineDir: string,
-  { config, plan, weights, tensors, assets, packer }: EngineParts,
+  { config, plan, weights, tensors, assets, extras, packer }: EngineParts,
   progress: Progress,
 ): Promise<number> {
   const places = new Map(
     plan.tensors.flatMap((tensor) => (tensor.storage.kind === 'weight' ? [[tensor.name, tensor]] : [])),
   );
   const entries = weights.map((weight) => entry(weight, places.get(weight.value.name)!));
+  const carried = [...extras].map(
+    ([name, data]): Extra => ({ name, dtype: 'U8', shape: [data.length], bytes: data.length, data }),
+  );
   const total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   return await writeFolder(engineDir, async (folder) => {
     const metadata = { [metadataKeys.version]: String(engineVersion), [metadataKeys.plan]: JSON.stringify(plan) };
     const written = await writeSafetensors(
       join(folder, 'rank0.engine'),
-      entries,
+      [...entries, ...carried],
       metadata,
-      ({ name, bytes, weight, tensor }) => {
+      (written) => {
+        if ('data' in written) return written.data;
+        const { name, bytes, weight, tensor } = written;
         done += bytes;
         progress({ task: 'write engine', done, total, unit: 'bytes', item: name });
         const pieces = streamWeight(weight.from, tensors, weight.value.dtype);

@@ -42,6 +42,7 @@ export const cpuTarget: Target = {
   },
   prepare: async (plan) => {
     await compileStub(makeStub(plan).text);
+    return { plan, tensors: new Map() };
   },
   packing: panelPacking(openNativePacker),
   open: async (options: DeviceOptions = {}): Promise<Device> => {

@@ -1,6 +1,7 @@
 // Where the kernels' machine code comes from: the engine that carries it, else the user's cache, else NVRTC. The compiler is looked for only when
 // it is needed, so that an engine runs where there is none.
 import { join } from 'node:path';
+import { debug } from '../../base/debug.ts';
 import { readEnv } from '../../base/env.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type CudaKernel, cudaArchFlag, cudaStub } from '../../kernels/cuda-kernel.ts';
@@ -29,7 +30,10 @@ export function sourceHash(kernel: CudaKernel): string {
 }
 
 /** Compiles for `sm` into the user's cache, several kernels at a time; undefined when there is no NVRTC. */
-export function findCompiler(sm: number, folder: string = join(readEnv().cacheDir, 'kernels')): KernelCompiler | undefined {
+export function findCompiler(
+  sm: number,
+  folder: string = join(readEnv().cacheDir, 'kernels'),
+): KernelCompiler | undefined {
   const nvrtc = Nvrtc.find();
   if (nvrtc === undefined) return undefined;
   const compiler = NvrtcProcesses.possible ? new NvrtcProcesses(nvrtc) : nvrtcCompiler(nvrtc);
@@ -59,40 +63,51 @@ export function openCompiler(sm: number): KernelCompiler {
   });
 }
 
-/** The kernels of one plan on a device of architecture `sm`. */
+/** The kernels of one plan on a device of architecture `sm`; what is compiled is compiled once. */
 export class PlanBinaries implements CudaCompiler {
   readonly #sm: number;
   readonly #stored: PlanKernels | undefined;
-  readonly #read: (tensor: string) => Uint8Array;
+  readonly #binaries = new Map<string, CompiledKernel>();
   #compiler: KernelCompiler | undefined;
 
-  /** `read` gives the bytes of an engine's tensor. */
-  constructor(sm: number, { kernels }: Plan, read: (tensor: string) => Uint8Array) {
+  constructor(sm: number, { kernels }: Plan) {
     this.#sm = sm;
     this.#stored = kernels;
-    this.#read = read;
+  }
+
+  /** Has these kernels at hand from now on: what fits of the engine's tensors, which `read` gives, and the others compiled. */
+  async prepare(kernels: readonly CudaKernel[], read: (tensor: string) => Uint8Array): Promise<void> {
+    const foreign = this.#stored?.arch !== cudaArchFlag(this.#sm);
+    const missing = kernels.filter((kernel) => {
+      const { name } = kernel;
+      const hash = this.#stored?.sources[name];
+      if (foreign || hash === undefined || hash !== sourceHash(kernel)) return true;
+      this.#binaries.set(name, { name, key: hash, binary: read(kernelTensor(name)), compiled: false, milliseconds: 0 });
+      return false;
+    });
+    if (missing.length > 0) debug(1, () => `${missing.length} of ${kernels.length} kernels are not in the engine`);
+    await Promise.all(missing.map((kernel) => this.compile(kernel)));
   }
 
   async compile(kernel: CudaKernel): Promise<CompiledKernel> {
-    const hash = this.#stored?.sources[kernel.name];
-    if (hash !== undefined && this.#stored!.arch === cudaArchFlag(this.#sm) && hash === sourceHash(kernel)) {
-      const binary = this.#read(kernelTensor(kernel.name));
-      return { name: kernel.name, key: hash, binary, compiled: false, milliseconds: 0 };
-    }
+    const known = this.#binaries.get(kernel.name);
+    if (known !== undefined) return known;
     this.#compiler ??= findCompiler(this.#sm);
     if (this.#compiler === undefined) throw this.#unavailable(kernel);
-    return await this.#compiler.compile(kernel);
+    const compiled = await this.#compiler.compile(kernel);
+    this.#binaries.set(kernel.name, compiled);
+    return compiled;
   }
 
   #unavailable(kernel: CudaKernel): TargetError {
     const arch = cudaArchFlag(this.#sm);
-    const { arch: built, sources } = this.#stored ?? { sources: {} };
+    const built = this.#stored?.arch;
     const got =
       built === undefined
         ? 'an engine without kernels'
         : built !== arch
           ? `an engine built for ${built}`
-          : sources[kernel.name] === undefined
+          : this.#stored?.sources[kernel.name] === undefined
             ? 'an engine without this kernel'
             : 'an engine of another TypeRT, whose kernel differs';
     return new TargetError('no machine code for a kernel, and no compiler to make it', {

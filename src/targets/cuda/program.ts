@@ -17,13 +17,13 @@ import { copyBlocksLaunch } from '../../kernels/gather/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
 import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import type { CudaCompiler } from './binaries.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
 import { type BoundLaunch, floatInputs, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
 import { LaunchMarks } from './marks.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import { planTactics, type Tactics } from './tactics.ts';
-import type { CudaCompiler } from './target.ts';
 
 /** Bytes of an element on the device. */
 export function cudaBytes(dtype: PlanTensor['dtype']): number {

@@ -1,0 +1,77 @@
+// What a build adds to a plan for this GPU: tactics, and the kernels they need, compiled.
+import type { Progress } from '../../base/progress.ts';
+import { type CudaArch, type CudaKernel, cudaArchFlag } from '../../kernels/cuda-kernel.ts';
+import { kernelTensor, type Plan, type Tactic } from '../plan.ts';
+import type { Prepared, PrepareOptions } from '../target.ts';
+import { type KernelCompiler, openCompiler, sourceHash } from './binaries.ts';
+import { CudaDevice } from './device.ts';
+import { planKernels, planProblems } from './survey.ts';
+import {
+  candidates,
+  problemKey,
+  problemSize,
+  type TacticConfig,
+  type TacticProblem,
+  TacticTable,
+  tacticDevice,
+} from './tactics.ts';
+
+/** Chooses tactics and compiles every kernel that the plan can launch. Throws TargetError without a GPU or without NVRTC. */
+export async function prepareCuda(plan: Plan, options: PrepareOptions): Promise<Prepared> {
+  using device = new CudaDevice(options.device ?? 0);
+  using compiler = openCompiler(device.info.sm);
+  const problems = planProblems(plan, device.info);
+  const table = tabulate(problems, (problem) => candidates(problem, device.info)[0]!);
+  const chosen: Plan = { ...plan, tactics: { device: tacticDevice(device.info), problems: table } };
+  return await withKernels(chosen, device.info, compiler, options.progress);
+}
+
+/** The choices of all problems as ranges of sizes; neighbours with the same choice are one range. */
+export function tabulate(
+  problems: readonly TacticProblem[],
+  choose: (problem: TacticProblem) => TacticConfig,
+): Record<string, Tactic[]> {
+  const table: Record<string, Tactic[]> = {};
+  for (const problem of [...problems].sort((a, b) => problemSize(a) - problemSize(b))) {
+    const ranges = (table[problemKey(problem)] ??= []);
+    const next: Tactic = { upTo: problemSize(problem), config: choose(problem) };
+    const last = ranges.at(-1);
+    if (last !== undefined && JSON.stringify(last.config) === JSON.stringify(next.config)) ranges.pop();
+    ranges.push(next);
+  }
+  return table;
+}
+
+/** Compiles the kernels of a plan whose tactics are chosen, as many at a time as there are processors. */
+export async function withKernels(
+  plan: Plan,
+  arch: CudaArch,
+  compiler: KernelCompiler,
+  progress: Progress,
+): Promise<Prepared> {
+  const kernels = planKernels(plan, arch, new TacticTable(arch, plan.tactics?.problems));
+  const binaries = await compileAll(kernels, compiler, progress);
+  const sources = Object.fromEntries(kernels.map((kernel) => [kernel.name, sourceHash(kernel)]));
+  return {
+    plan: { ...plan, kernels: { arch: cudaArchFlag(arch.sm), compiler: compiler.version, sources } },
+    tensors: new Map([...binaries].map(([name, binary]) => [kernelTensor(name), binary])),
+  };
+}
+
+/** Binaries by kernel name. */
+export async function compileAll(
+  kernels: readonly CudaKernel[],
+  compiler: KernelCompiler,
+  progress: Progress,
+): Promise<Map<string, Uint8Array>> {
+  let done = 0;
+  const total = kernels.length;
+  const compiled = await Promise.all(
+    kernels.map(async (kernel) => {
+      const { binary } = await compiler.compile(kernel);
+      progress({ task: 'compile kernels', done: ++done, total, unit: 'steps', item: kernel.name });
+      return [kernel.name, binary] as const;
+    }),
+  );
+  return new Map(compiled);
+}
