@@ -8,6 +8,7 @@ import { version } from '../base/version.ts';
 import type { Checkpoint } from '../define/checkpoint/tensors.ts';
 import type { Graph } from '../define/graph/graph.ts';
 import { printGraph } from '../define/graph/print.ts';
+import { verify } from '../define/graph/verify.ts';
 import { bindModel, enginePolicy, identify, type KnownModel } from '../define/models/bind.ts';
 import { toTypertConfig } from '../define/models/typert-checkpoint.ts';
 import { traceModel } from '../define/nn/trace.ts';
@@ -16,6 +17,7 @@ import type { Target } from '../targets/target.ts';
 import { type EngineConfig, engineVersion } from './engine/schema.ts';
 import { writeEngine } from './engine/write.ts';
 import type { Arena } from './memory.ts';
+import { limitWindows } from './passes/limit-windows.ts';
 import { runPipeline } from './pipeline.ts';
 import { makePlan } from './plan.ts';
 
@@ -37,6 +39,10 @@ export interface BuildConfig {
   readonly timingCache?: string;
   /** Products may go to cuBLASLt, where it is found. Default true. */
   readonly cublaslt?: boolean;
+  /** Positions that each layer sees at most, repeated over the layers. Default: what the model says. */
+  readonly maxAttentionWindow?: readonly number[];
+  /** So many first positions stay visible in layers with a window (StreamingLLM). Default 0. */
+  readonly sinkTokenLength?: number;
 }
 
 /** A model brought to a plan, with what was made on the way. */
@@ -90,7 +96,10 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
   const bound = bindModel(model, checkpoint, maxSeqLen, enginePolicy(dtype, target.keepsBlocks));
   const traced = traceModel(bound, { name: config.architecture, dtype, maxBlocksPerSequence });
   stages.set('trace', traced);
-  const graph = runPipeline(traced, target.epilogues, (pass, after) => {
+  const limited = limitWindows(build);
+  const start = limited === undefined ? traced : verify(limited.run(traced), limited.name);
+  if (limited !== undefined) stages.set(limited.name, start);
+  const graph = runPipeline(start, target.epilogues, (pass, after) => {
     stages.set(pass.name, after);
     debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
   });

@@ -7,6 +7,7 @@ import { canonicalise } from './passes/canonicalise.ts';
 import { fuseGated } from './passes/fuse-gated.ts';
 import { fuseGatedMatmul } from './passes/fuse-gated-matmul.ts';
 import { fuseResidualNorm } from './passes/fuse-residual-norm.ts';
+import { groupCachesPass } from './passes/group-caches.ts';
 import { lowerAttention } from './passes/lower-attention.ts';
 import { mergeMatmuls } from './passes/merge-matmuls.ts';
 
@@ -18,6 +19,7 @@ export const pipeline: readonly Pass[] = [
   fuseGated,
   fuseGatedMatmul,
   lowerAttention,
+  groupCachesPass,
 ];
 
 /** Runs the passes that suit a target with these epilogues; `observe` sees the graph after each. */

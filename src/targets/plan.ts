@@ -100,9 +100,19 @@ export interface Plan {
   readonly kernels?: PlanKernels;
 }
 
+/** One spec for each piece of memory that holds caches. */
+export function cachePools({ caches }: Pick<Plan, 'caches'>): ReadonlyMap<number, CacheSpec> {
+  return new Map(caches.map((spec) => [poolOf(spec), spec]));
+}
+
+/** Which piece of memory a layer's cache is in. */
+export function poolOf({ pool, layer }: CacheSpec): number {
+  return pool ?? layer;
+}
+
 /** Bytes that one block takes in all layers together, `bytesPerElement` as the target stores the cache's dtype. */
 export function blockBytes(plan: Pick<Plan, 'caches' | 'tokensPerBlock'>, bytesPerElement: number): number {
-  return plan.caches.reduce(
+  return [...cachePools(plan).values()].reduce(
     (sum, { numKvHeads, headDim, valueDim }) =>
       sum + numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * bytesPerElement,
     0,

@@ -111,6 +111,8 @@ export interface ProgramSource {
   readonly plan: Plan;
   /** Blocks in the KV pool. */
   readonly numBlocks: number;
+  /** Blocks in the pool that content moves to in the host's memory; default 0. */
+  readonly numHostBlocks?: number;
   /** Bytes of a weight, or of another tensor of the engine, as stored. */
   readWeight(name: string): Uint8Array;
   /** The file that holds the weights and where in it each begins, for targets that map it. */
@@ -130,6 +132,14 @@ export interface ProgramMemory {
 /** Arrays that cross between host and device. */
 export type HostArray = Int32Array | Uint32Array | Float32Array;
 
+/** KV blocks to be copied in every layer, `from[i]` → `to[i]`, in this order; 'toHost' and 'toDevice': from and to the pool in the host's memory. */
+export interface BlockCopies {
+  /** Of 'device' copies all targets differ, and none is a source. */
+  readonly kind: 'device' | 'toHost' | 'toDevice';
+  readonly from: Int32Array;
+  readonly to: Int32Array;
+}
+
 /** A plan on a device, ready to run steps. Calls are made one after the other. */
 export interface Program extends AsyncDisposable {
   readonly memory: ProgramMemory;
@@ -141,6 +151,6 @@ export interface Program extends AsyncDisposable {
   read(output: string, into: HostArray): Promise<void>;
   /** Overwrites the first elements of an output (logits changed by the host). */
   overwrite(output: string, data: Float32Array): Promise<void>;
-  /** Copies KV blocks in every layer: block `from[i]` to block `to[i]`. */
-  copyBlocks(from: Int32Array, to: Int32Array): Promise<void>;
+  /** Copies KV blocks; steps that are run later see the copies. */
+  copyBlocks(copies: BlockCopies): Promise<void>;
 }

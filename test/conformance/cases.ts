@@ -341,6 +341,8 @@ export function attentionCases(c: CaseBuilder, tokensPerBlock: number): void {
     { numHeads: 8, numKvHeads: 1, headDim: 128, valueDim: 128, chunk: 16, norm: 'rms' },
     { numHeads: 2, numKvHeads: 1, headDim: 256, valueDim: 256, slopes: true, norm: 'layer' },
     { numHeads: 2, numKvHeads: 2, headDim: 5, valueDim: 3 },
+    { numHeads: 6, numKvHeads: 2, headDim: 32, valueDim: 32, window: 9, sinkTokens: 5 },
+    { numHeads: 4, numKvHeads: 4, headDim: 16, valueDim: 16, window: 21, sinkTokens: 40, softcap: 4 },
   ] as const;
   shapes.forEach((shape, layer) => {
     const { numHeads, numKvHeads, headDim, valueDim } = shape;
@@ -384,6 +386,7 @@ export function attentionCases(c: CaseBuilder, tokensPerBlock: number): void {
         ...heads,
         scale: headDim ** -0.5,
         ...('window' in shape ? { window: shape.window } : {}),
+        ...('sinkTokens' in shape ? { sinkTokens: shape.sinkTokens } : {}),
         ...('chunk' in shape ? { chunk: shape.chunk } : {}),
         ...('softcap' in shape ? { softcap: shape.softcap } : {}),
       },

@@ -2,6 +2,7 @@
 // history read back through the block table. A wrong table, slot, position, chunk or copy gives other tokens.
 import { sampleRow } from '../../src/kernels/sample/reference.ts';
 import type { Batch, Session, SessionLimits, StepTimes } from '../../src/run/session/batch.ts';
+import type { BlockCopies } from '../../src/targets/target.ts';
 
 /** What a slot holds before anything is written, and after its block was poisoned. */
 const empty = -1;
@@ -28,11 +29,14 @@ export class FakeSession implements Session {
   readonly limits: SessionLimits;
   readonly numLaunches = { forward: 3, sample: 1 };
   readonly cache: Int32Array;
+  readonly host: Int32Array;
   readonly #options: FakeSessionOptions;
   #logits = new Float32Array(0);
   #batch: Batch | undefined;
   numSteps = 0;
   numCopies = 0;
+  /** Blocks that moved between device and host. */
+  numMoves = 0;
   numReads = 0;
   numWrites = 0;
   /** Most tokens, requests and rows that one step had. */
@@ -56,10 +60,19 @@ export class FakeSession implements Session {
     };
     this.#options = options;
     this.cache = new Int32Array(this.limits.numBlocks * tokensPerBlock).fill(empty);
+    this.host = new Int32Array((this.limits.numHostBlocks ?? 0) * tokensPerBlock).fill(empty);
   }
 
-  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
+  async copyBlocks({ kind, from, to }: BlockCopies): Promise<void> {
     const { tokensPerBlock } = this.limits;
+    if (kind !== 'device') {
+      this.numMoves += from.length;
+      const [source, target] = kind === 'toHost' ? [this.cache, this.host] : [this.host, this.cache];
+      from.forEach((block, i) => {
+        target.set(source.subarray(block * tokensPerBlock, (block + 1) * tokensPerBlock), to[i]! * tokensPerBlock);
+      });
+      return;
+    }
     const sources = new Set(from);
     const targets = new Set(to);
     if (targets.size !== to.length || [...targets].some((block) => sources.has(block)))
@@ -78,12 +91,14 @@ export class FakeSession implements Session {
     this.#check(batch);
     this.#batch = batch;
     const written = new Set<number>();
-    for (let t = 0; t < batch.numTokens; t++) {
-      const slot = batch.cacheSlots[t]!;
-      if (written.has(slot)) throw new Error(`slot ${slot} is written twice in one step`);
-      written.add(slot);
-      this.#options.onWrite?.(Math.floor(slot / this.limits.tokensPerBlock), slot % this.limits.tokensPerBlock);
-      this.cache[slot] = batch.tokens[t]!;
+    for (const { cacheSlots } of [batch, ...batch.otherGroups]) {
+      for (let t = 0; t < batch.numTokens; t++) {
+        const slot = cacheSlots[t]!;
+        if (written.has(slot)) throw new Error(`slot ${slot} is written twice in one step`);
+        written.add(slot);
+        this.#options.onWrite?.(Math.floor(slot / this.limits.tokensPerBlock), slot % this.limits.tokensPerBlock);
+        this.cache[slot] = batch.tokens[t]!;
+      }
     }
     this.#logits = new Float32Array(batch.numLogits * this.limits.vocabSize);
     for (let row = 0; row < batch.numLogits; row++) this.#computeRow(batch, row);
@@ -153,10 +168,16 @@ export class FakeSession implements Session {
     let hash = 17;
     const last = batch.positions[token]!;
     const { memory = last + 1 } = this.#options;
-    for (let position = Math.max(0, last + 1 - memory); position <= last; position++) {
-      const block = batch.blockTables[request * maxBlocksPerSequence + Math.floor(position / tokensPerBlock)]!;
-      hash = mix(hash, this.cache[block * tokensPerBlock + (position % tokensPerBlock)]! + 1);
-    }
+    const { cacheGroups = [{}] } = this.limits;
+    [batch, ...batch.otherGroups].forEach(({ blockTables }, group) => {
+      const { window = last + 1, sinkTokens = 0 } = cacheGroups[group]!;
+      const first = Math.max(0, last + 1 - Math.min(memory, window));
+      for (let position = 0; position <= last; position++) {
+        if (position < first && position >= sinkTokens) continue;
+        const block = blockTables[request * maxBlocksPerSequence + Math.floor(position / tokensPerBlock)]!;
+        hash = mix(hash, this.cache[block * tokensPerBlock + (position % tokensPerBlock)]! + 1);
+      }
+    });
     for (let v = 0; v < vocabSize; v++)
       this.#logits[row * vocabSize + v] = ((mix(mix(hash, v + 1), 99) >>> 8) / 2 ** 24) * 6 - 3;
   }

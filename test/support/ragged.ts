@@ -4,6 +4,8 @@ import type { Batch, Session } from '../../src/run/session/batch.ts';
 export interface TestSequence {
   readonly tokens: number[];
   readonly blocks: number[];
+  /** Blocks in the further groups of layers. */
+  readonly otherBlocks: readonly (readonly number[])[];
   /** Tokens already in the cache. */
   past: number;
 }
@@ -19,10 +21,13 @@ export class RaggedDriver {
   /** A sequence with blocks for its whole possible length, deliberately not in order. */
   sequence(tokens: readonly number[], maxLength: number): TestSequence {
     const count = Math.ceil(maxLength / this.session.limits.tokensPerBlock);
-    const blocks = Array.from({ length: count }, (_, i) => this.#nextBlock + i).reverse();
-    this.#nextBlock += count;
+    const [blocks, ...otherBlocks] = (this.session.limits.cacheGroups ?? [{}]).map(() => {
+      const ids = Array.from({ length: count }, (_, i) => this.#nextBlock + i).reverse();
+      this.#nextBlock += count;
+      return ids;
+    });
     if (this.#nextBlock > this.session.limits.numBlocks) throw new Error('test uses more blocks than the pool has');
-    return { tokens: [...tokens], blocks, past: 0 };
+    return { tokens: [...tokens], blocks: blocks!, otherBlocks, past: 0 };
   }
 
   /** Computes `count` further tokens of each sequence in one step; returns logits of every one of them, by sequence. */
@@ -35,9 +40,16 @@ export class RaggedDriver {
     const requestOffsets = new Int32Array(parts.length + 1);
     const contextLengths = new Int32Array(parts.length);
     const blockTables = new Int32Array(parts.length * limits.maxBlocksPerSequence);
+    const otherGroups = (limits.cacheGroups ?? [{}]).slice(1).map(() => ({
+      blockTables: new Int32Array(parts.length * limits.maxBlocksPerSequence),
+      cacheSlots: new Int32Array(T),
+    }));
     let at = 0;
     parts.forEach(({ sequence, count }, r) => {
       blockTables.set(sequence.blocks, r * limits.maxBlocksPerSequence);
+      otherGroups.forEach((group, g) => {
+        group.blockTables.set(sequence.otherBlocks[g]!, r * limits.maxBlocksPerSequence);
+      });
       for (let i = 0; i < count; i++, at++) {
         const position = sequence.past + i;
         tokens[at] = sequence.tokens[position]!;
@@ -45,6 +57,11 @@ export class RaggedDriver {
         cacheSlots[at] =
           sequence.blocks[Math.floor(position / limits.tokensPerBlock)]! * limits.tokensPerBlock +
           (position % limits.tokensPerBlock);
+        otherGroups.forEach((group, g) => {
+          group.cacheSlots[at] =
+            sequence.otherBlocks[g]![Math.floor(position / limits.tokensPerBlock)]! * limits.tokensPerBlock +
+            (position % limits.tokensPerBlock);
+        });
       }
       requestOffsets[r + 1] = at;
       sequence.past += count;
@@ -64,6 +81,7 @@ export class RaggedDriver {
       contextLengths,
       blockTables,
       cacheSlots,
+      otherGroups,
       logitsRows: rows,
       sampling: {
         temperature: zeros,

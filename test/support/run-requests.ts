@@ -18,6 +18,7 @@ export async function runRequests(
   session: Session,
   requests: readonly TestRequest[],
   options: EngineOptions = {},
+  afterStep: (engine: Engine) => void = () => {},
 ): Promise<{ results: Result[]; engine: Engine }> {
   const handles = new Map<number, RequestHandle>();
   const engine = new Engine(session, options, (updates) => {
@@ -38,6 +39,7 @@ export async function runRequests(
       engine.post({ type: 'enqueue', request: data });
     });
     busy = await engine.step();
+    afterStep(engine);
   }
   return { results: await Promise.all(requests.map((_, id) => handles.get(id)!.result())), engine };
 }

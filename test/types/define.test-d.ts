@@ -115,8 +115,8 @@ builder.op('conv', 'conv', { x: value }, {});
 declare const node: AnyNode;
 if (node.op === 'pagedAttention') expectTypeOf(node.attrs.softcap).toEqualTypeOf<number | undefined>();
 if (node.op === 'moeRoute') expectTypeOf(node).toEqualTypeOf<Node<'moeRoute'>>();
-expectTypeOf(rewrite).parameters.toEqualTypeOf<[graph: Graph, visit: (node: AnyNode, to: Rewriter) => boolean]>();
 declare const graph: Graph;
+expectTypeOf(rewrite).toBeCallableWith(graph, (_node: AnyNode, _to: Rewriter) => false);
 // @ts-expect-error: read only
 graph.nodes = [];
 // @ts-expect-error: read only

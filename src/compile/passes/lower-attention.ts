@@ -10,7 +10,7 @@ export const lowerAttention: Pass = {
       if (node.op !== 'attention') return false;
       const input = (name: string) => (node.inputs[name] === undefined ? undefined : to.get(node.inputs[name]));
       const pick = (...names: string[]) => Object.fromEntries(names.map((name) => [name, input(name)]));
-      const { norm, rope, scale, window, chunk, softcap, ...heads } = node.attrs;
+      const { norm, rope, scale, window, sinkTokens, chunk, softcap, ...heads } = node.attrs;
       const { y: q } = to.builder.op(
         'ropeCache',
         `${node.scope}.rope_cache`,
@@ -29,6 +29,7 @@ export const lowerAttention: Pass = {
           ...heads,
           scale,
           ...(window === undefined ? {} : { window }),
+          ...(sinkTokens === undefined ? {} : { sinkTokens }),
           ...(chunk === undefined ? {} : { chunk }),
           ...(softcap === undefined ? {} : { softcap }),
         },

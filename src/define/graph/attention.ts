@@ -41,6 +41,8 @@ export interface PagedAttentionAttrs extends HeadShape {
   readonly scale: number;
   /** A query sees keys at positions > its own − window. */
   readonly window?: number;
+  /** With a window: a query sees the first so many keys as well (attention sinks, Xiao et al. 2023). */
+  readonly sinkTokens?: number;
   /** A query sees keys of its own chunk of this many positions only (Llama 4). */
   readonly chunk?: number;
   /** Scores become cap · tanh(score / cap) (Gemma 2). */
@@ -57,4 +59,9 @@ export interface CacheSpec {
   readonly headDim: number;
   readonly valueDim: number;
   readonly window?: number;
+  readonly sinkTokens?: number;
+  /** Layers of a group see the same positions and share the step inputs that say where their keys are; default 0. */
+  readonly group?: number;
+  /** Layers of different groups with the same number share memory, of which each block belongs to one of them; default: the layer alone has it. */
+  readonly pool?: number;
 }

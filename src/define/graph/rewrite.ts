@@ -1,4 +1,5 @@
 // The frame of a pass: walks a graph in order and builds a new one, node by node.
+import type { CacheSpec } from './attention.ts';
 import { type AnyNode, type Graph, GraphBuilder, type Value } from './graph.ts';
 
 /** What a pass sees while the new graph grows. */
@@ -13,8 +14,15 @@ export interface Rewriter {
   copy(node: AnyNode): void;
 }
 
-/** Builds a new graph; `visit` returns true when it has dealt with the node (set every output that is still used), else the node is copied. */
-export function rewrite(graph: Graph, visit: (node: AnyNode, to: Rewriter) => boolean): Graph {
+/**
+ * Builds a new graph; `visit` returns true when it has dealt with the node (set every output that is still used), else the node is copied. `caches`: those of the new graph, where
+ * they differ.
+ */
+export function rewrite(
+  graph: Graph,
+  visit: (node: AnyNode, to: Rewriter) => boolean,
+  caches: readonly CacheSpec[] = graph.caches,
+): Graph {
   const builder = new GraphBuilder(graph.name);
   const map = new Map<number, Value>();
   const to: Rewriter = {
@@ -35,7 +43,7 @@ export function rewrite(graph: Graph, visit: (node: AnyNode, to: Rewriter) => bo
   for (const input of graph.inputs) to.set(input, builder.input(input.name, input.dtype, input.shape));
   for (const { value, from, split } of graph.weights)
     to.set(value, builder.weight(value.name, value.dtype, value.shape, from, split));
-  for (const cache of graph.caches) builder.cache(cache);
+  for (const cache of caches) builder.cache(cache);
   for (const node of graph.nodes) if (!visit(node, to)) to.copy(node);
   return builder.finish(
     Object.fromEntries(Object.entries(graph.outputs).map(([name, value]) => [name, to.get(value)])),

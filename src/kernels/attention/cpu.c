@@ -73,7 +73,7 @@ INLINE void value_rest(const int rows, const float *weights, const float *factor
 typedef struct {
   int heads;
   cache_shape cache;
-  int window, chunk; // 0: none
+  int window, sink_tokens, chunk; // 0: none
   int softcap, slopes;
 } attention_shape;
 
@@ -171,6 +171,25 @@ INLINE void attend_tile(const attention_shape s, attention_rows *rows, int count
   }
 }
 
+/// The keys and values at positions [begin, end), for all rows.
+INLINE void attend_span(const attention_shape s, attention_rows *rows, int count, char *cache, const int32_t *table, int head,
+                        int64_t begin, int64_t end, float scale, float cap) {
+  const int group = key_group(s.cache), per_block = s.cache.block_tokens;
+  for (int64_t tile = begin / group * group; tile < end; tile += ATTN_GROUPS * group) {
+    const float *keys[ATTN_GROUPS], *values[ATTN_GROUPS * VL];
+    const int tokens = (int)min_of(ATTN_GROUPS * group, end - tile), skip = (int)max_of(0, begin - tile);
+    for (int j = 0; j < ATTN_GROUPS; j++) {
+      // Groups past the end repeat the last: their scores are masked.
+      const int64_t t = min_of(tile + j * group, (end - 1) / group * group);
+      float *place = cache_head(s.cache, cache, table[t / per_block], head);
+      keys[j] = key_at(s.cache, place, t % per_block);
+      if (tile + j * group < end)
+        for (int i = 0; i < group; i++) values[j * group + i] = value_at(s.cache, place, t % per_block + i);
+    }
+    attend_tile(s, rows, count, keys, values, tile, tokens, skip, scale, cap);
+  }
+}
+
 INLINE void paged_attention(const launch *l, const worker *w, const attention_shape s) {
   const tensor *q = &l->args[ATTN_Q], *y = &l->args[ATTN_Y], *tables = &l->args[ATTN_TABLES];
   const float *sinks = floats_of(&l->args[ATTN_SINKS]), *slopes = floats_of(&l->args[ATTN_SLOPES]);
@@ -179,7 +198,6 @@ INLINE void paged_attention(const launch *l, const worker *w, const attention_sh
   const int64_t requests = rows_of(w, &l->args[ATTN_OFFSETS]) - 1, max_blocks = dim_of(w, tables->dim[1]);
   const float scale = l->floats[0], cap = l->floats[1];
   const int dim = s.cache.head_dim, wide = s.cache.value_dim, kv_heads = s.cache.kv_heads, share = s.heads / kv_heads;
-  const int group = key_group(s.cache), per_block = s.cache.block_tokens;
   attention_rows *rows = (attention_rows *)w->local;
   _Static_assert(sizeof(attention_rows) <= LOCAL_BYTES, "rows of attention outgrow a thread's memory");
   int64_t request = 0, before = 0; // work items of the requests before `request`
@@ -196,7 +214,7 @@ INLINE void paged_attention(const launch *l, const worker *w, const attention_sh
     const int64_t all = (int64_t)(offsets[request + 1] - offsets[request]) * share;
     const int64_t from = all * block / blocks;
     const int count = (int)(all * (block + 1) / blocks - from);
-    int64_t begin = INT32_MAX, end = 0;
+    int64_t begin = INT32_MAX, end = 0, latest = 0;
     for (int i = 0; i < count; i++) {
       const int64_t t = offsets[request] + (from + i) / share;
       const int h = head * share + (int)((from + i) % share);
@@ -213,6 +231,7 @@ INLINE void paged_attention(const launch *l, const worker *w, const attention_sh
       memcpy(rows->q + i * dim, row_of(q, t) + h * dim, (size_t)dim * 4);
       memset(rows->out + i * wide, 0, (size_t)wide * 4);
       begin = min_of(begin, rows->first[i]);
+      latest = max_of(latest, rows->first[i]);
       end = max_of(end, rows->last[i] + 1);
     }
     // Rows that fill the last strip: computed along, never read.
@@ -228,19 +247,20 @@ INLINE void paged_attention(const launch *l, const worker *w, const attention_sh
       memset(rows->out + i * wide, 0, (size_t)wide * 4);
     }
     const int32_t *table = ints_of(tables) + request * max_blocks;
-    for (int64_t tile = begin / group * group; tile < end; tile += ATTN_GROUPS * group) {
-      const float *keys[ATTN_GROUPS], *values[ATTN_GROUPS * VL];
-      const int tokens = (int)min_of(ATTN_GROUPS * group, end - tile), skip = (int)max_of(0, begin - tile);
-      for (int j = 0; j < ATTN_GROUPS; j++) {
-        // Groups past the end repeat the last: their scores are masked.
-        const int64_t t = min_of(tile + j * group, (end - 1) / group * group);
-        float *place = cache_head(s.cache, l->cache, table[t / per_block], head);
-        keys[j] = key_at(s.cache, place, t % per_block);
-        if (tile + j * group < end)
-          for (int i = 0; i < group; i++) values[j * group + i] = value_at(s.cache, place, t % per_block + i);
+    // The first tokens, as far as they are not in a row's window anyway; then the windows.
+    if (s.sink_tokens && latest > 0) {
+      int32_t first[ATTN_ROWS], last[ATTN_ROWS];
+      memcpy(first, rows->first, sizeof first);
+      memcpy(last, rows->last, sizeof last);
+      for (int i = 0; i < padded; i++) {
+        rows->first[i] = 0;
+        rows->last[i] = (int32_t)min_of(s.sink_tokens, first[i]) - 1;
       }
-      attend_tile(s, rows, padded, keys, values, tile, tokens, skip, scale, cap);
+      attend_span(s, rows, padded, l->cache, table, head, 0, min_of(s.sink_tokens, end), scale, cap);
+      memcpy(rows->first, first, sizeof first);
+      memcpy(rows->last, last, sizeof last);
     }
+    attend_span(s, rows, padded, l->cache, table, head, begin, end, scale, cap);
     for (int i = 0; i < count; i++) {
       const int64_t t = offsets[request] + (from + i) / share;
       const int h = head * share + (int)((from + i) % share);
@@ -251,8 +271,9 @@ INLINE void paged_attention(const launch *l, const worker *w, const attention_sh
   }
 }
 
-#define PAGED_ATTENTION(name, heads, kv_heads, head_dim, value_dim, block_tokens, window, chunk, softcap, slopes)    \
+#define PAGED_ATTENTION(name, heads, kv_heads, head_dim, value_dim, block_tokens, window, sink_tokens, chunk, softcap, slopes) \
   static void name(const launch *l, const worker *w) {                                                               \
-    const attention_shape shape = {heads, {kv_heads, head_dim, value_dim, block_tokens}, window, chunk, softcap, slopes}; \
+    const attention_shape shape = {heads,  {kv_heads, head_dim, value_dim, block_tokens},                            \
+                                   window, sink_tokens, chunk, softcap, slopes};                                      \
     paged_attention(l, w, shape);                                                                                    \
   }

@@ -22,7 +22,7 @@ struct AttentionIn {
   i32 requests, ldq, ldy, heads, kvHeads;
   i32 blockShift;  // log2 of tokens per block
   i32 maxBlocks;
-  i32 window, chunk;  // 0 = none
+  i32 window, chunk, sinkTokens;  // 0 = none
   float scale, softcap;
 
   TYPERT_DEVICE i32 tokensPerBlock() const { return 1 << blockShift; }

@@ -31,9 +31,13 @@ struct PlainAttention {
     float out[perLane] = {};
     RowState state;
     if constexpr (Features & withSinks) state.max = in.sinks[head] * log2e, state.sum = 1.f;
-    for (i32 first = in.firstKey(position); first <= last; first += 32) {
+    // The first tokens, as far as the window does not have them; then the window.
+    const i32 begin = in.firstKey(position), sinks = minimum(in.sinkTokens, begin), skipped = ceilDiv(sinks, 32) * 32;
+    for (i32 at = 0; at < skipped + last + 1 - begin; at += 32) {
+      const bool sink = at < skipped;
+      const i32 first = sink ? at : begin + at - skipped, end = sink ? sinks - 1 : last;
       float score = -infinity();
-      if (first + lane <= last) {
+      if (first + lane <= end) {
         const T* key = in.cache + in.template cacheRow<D>(request, kvHead, 0, first + lane);
         float raw = 0.f;
         for (i32 d = 0; d < D; d++) raw = fmaf(queries[warp][d], toFloat(key[d]), raw);
@@ -45,7 +49,7 @@ struct PlainAttention {
       state.max = max;
 #pragma unroll
       for (i32 i = 0; i < perLane; i++) out[i] *= shrink;
-      for (i32 j = 0; j < minimum(32, last - first + 1); j++) {
+      for (i32 j = 0; j < minimum(32, end - first + 1); j++) {
         const float w = __shfl_sync(fullMask, weight, j);
         const T* value = in.cache + in.template cacheRow<D>(request, kvHead, 1, first + j);
 #pragma unroll

@@ -29,6 +29,7 @@ export interface AttentionProblem {
   readonly softcap?: number;
   readonly window?: number;
   readonly chunk?: number;
+  readonly sinkTokens?: number;
   readonly sinks: boolean;
   readonly alibi: boolean;
 }
@@ -66,7 +67,9 @@ export function decodeSplits(problem: AttentionProblem, arch: CudaArch): number 
 }
 
 /** True when the tensor-core kernels take the problem. */
-function usesTensorCores({ dtype, headDim, ldq, ldy, tokensPerBlock }: AttentionProblem): boolean {
+function usesTensorCores({ dtype, headDim, ldq, ldy, tokensPerBlock, sinkTokens }: AttentionProblem): boolean {
+  // Their tiles are one stretch of keys.
+  if (sinkTokens !== undefined) return false;
   const powerOfTwo = (tokensPerBlock & (tokensPerBlock - 1)) === 0;
   return dtype !== 'float32' && headDim % 16 === 0 && headDim <= 256 && ldq % 8 === 0 && ldy % 8 === 0 && powerOfTwo;
 }
@@ -151,6 +154,7 @@ export function attentionLaunch(problem: AttentionProblem, config: AttentionConf
     int(problem.maxBlocksPerSequence),
     int(problem.window ?? 0),
     int(problem.chunk ?? 0),
+    int(problem.sinkTokens ?? 0),
     float(problem.scale),
     float(problem.softcap ?? 0),
   ];

@@ -61,7 +61,7 @@ export const ropeCache: ReferenceKernel<'ropeCache'> = (
 };
 
 export const pagedAttention: ReferenceKernel<'pagedAttention'> = (args, attrs) => {
-  const { numHeads, numKvHeads, headDim, valueDim, scale, window, chunk, softcap } = attrs;
+  const { numHeads, numKvHeads, headDim, valueDim, scale, window, sinkTokens = 0, chunk, softcap } = attrs;
   const q = args.tensor('q');
   const y = args.tensor('y');
   const sinks = args.optional('sinks')?.data;
@@ -85,11 +85,13 @@ export const pagedAttention: ReferenceKernel<'pagedAttention'> = (args, attrs) =
       const last = Math.min(position, lengths[r]! - 1);
       let first = window === undefined ? 0 : Math.max(0, position - window + 1);
       if (chunk !== undefined) first = Math.max(first, Math.floor(position / chunk) * chunk);
+      /** The position that is seen after `p`: the first ones, then the window. */
+      const next = (p: number): number => (p + 1 < sinkTokens ? p + 1 : Math.max(p + 1, first));
       for (let h = 0; h < numHeads; h++) {
         const kvHead = Math.floor(h / group);
         const from = t * q.stride + h * headDim;
         let max = sinks === undefined ? Number.NEGATIVE_INFINITY : sinks[h]!;
-        for (let p = first; p <= last; p++) {
+        for (let p = next(-1); p <= last; p = next(p)) {
           const key = cacheOffset(cache, 'key', slot(p), kvHead);
           let score = 0;
           for (let i = 0; i < headDim; i++) score += q.data[from + i]! * cache.data[key + i]!;
@@ -101,7 +103,7 @@ export const pagedAttention: ReferenceKernel<'pagedAttention'> = (args, attrs) =
         }
         let total = sinks === undefined ? 0 : Math.exp(sinks[h]! - max);
         out.fill(0);
-        for (let p = first; p <= last; p++) {
+        for (let p = next(-1); p <= last; p = next(p)) {
           const weight = Math.exp(scores[p]! - max);
           total += weight;
           const value = cacheOffset(cache, 'value', slot(p), kvHead);

@@ -52,7 +52,7 @@ describe('BatchBuilder', () => {
     expect([...next.logitsRows.subarray(0, 3)]).toEqual([0, 1, 3]);
     expect([...next.sampling.counter.subarray(0, 3)]).toEqual([1, 1, 0]);
     // The first sequence to write got a copy of the shared second block.
-    expect(second.copies).toEqual({ from: Int32Array.of(1), to: Int32Array.of(2) });
+    expect(second.copies).toEqual([{ kind: 'device', from: Int32Array.of(1), to: Int32Array.of(2) }]);
     expect([next.blockTables[0], next.blockTables[1]]).toEqual([0, 2]);
     expect([next.blockTables[8], next.blockTables[9]]).toEqual([0, 1]);
     expect([...next.cacheSlots.subarray(0, 4)]).toEqual([9, 5, 12, 13]);

@@ -1,6 +1,6 @@
 // A step plan → the ragged arrays that a session takes. The arrays are made once, for the session's limits, and filled anew each step.
 import type { BlockTable } from '../kv/block-table.ts';
-import type { Batch, SessionLimits } from '../session/batch.ts';
+import type { Batch, GroupTables, SessionLimits } from '../session/batch.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
 import type { Sequence } from './request.ts';
 
@@ -8,10 +8,10 @@ export class BatchBuilder {
   readonly #limits: SessionLimits;
   readonly #tokens: Int32Array;
   readonly #positions: Int32Array;
-  readonly #cacheSlots: Int32Array;
   readonly #requestOffsets: Int32Array;
   readonly #contextLengths: Int32Array;
-  readonly #blockTables: Int32Array;
+  /** For each group of layers. */
+  readonly #groups: readonly GroupTables[];
   readonly #logitsRows: Int32Array;
   readonly #sampling;
   /** Whose table and whose parameters a row holds from the steps before. */
@@ -24,10 +24,12 @@ export class BatchBuilder {
     this.#limits = limits;
     this.#tokens = new Int32Array(maxNumTokens);
     this.#positions = new Int32Array(maxNumTokens);
-    this.#cacheSlots = new Int32Array(maxNumTokens);
     this.#requestOffsets = new Int32Array(maxBatchSize + 1);
     this.#contextLengths = new Int32Array(maxBatchSize);
-    this.#blockTables = new Int32Array(maxBatchSize * maxBlocksPerSequence);
+    this.#groups = (limits.cacheGroups ?? [{}]).map(() => ({
+      blockTables: new Int32Array(maxBatchSize * maxBlocksPerSequence),
+      cacheSlots: new Int32Array(maxNumTokens),
+    }));
     this.#logitsRows = new Int32Array(maxNumLogits);
     this.#sampling = {
       temperature: new Float32Array(maxNumLogits),
@@ -61,8 +63,8 @@ export class BatchBuilder {
       positions: this.#positions,
       requestOffsets: this.#requestOffsets,
       contextLengths: this.#contextLengths,
-      blockTables: this.#blockTables,
-      cacheSlots: this.#cacheSlots,
+      ...this.#groups[0]!,
+      otherGroups: this.#groups.slice(1),
       logitsRows: this.#logitsRows,
       sampling: this.#sampling,
     };
@@ -74,9 +76,11 @@ export class BatchBuilder {
     for (let i = 0; i < count; i++) {
       const position = start + i;
       const inBlock = position % tokensPerBlock;
+      const block = (position - inBlock) / tokensPerBlock;
       this.#tokens[offset + i] = tokens[position]!;
       this.#positions[offset + i] = position;
-      this.#cacheSlots[offset + i] = table.ids[(position - inBlock) / tokensPerBlock]! * tokensPerBlock + inBlock;
+      for (let group = 0; group < this.#groups.length; group++)
+        this.#groups[group]!.cacheSlots[offset + i] = table.block(block, group) * tokensPerBlock + inBlock;
     }
   }
 
@@ -88,7 +92,12 @@ export class BatchBuilder {
     this.#versions[row] = table.version;
     const { ids, numBlocks } = table;
     const at = row * this.#limits.maxBlocksPerSequence;
-    for (let i = 0; i < numBlocks; i++) this.#blockTables[at + i] = ids[i]!;
+    const numGroups = this.#groups.length;
+    for (let group = 0; group < numGroups; group++) {
+      const { blockTables } = this.#groups[group]!;
+      // What is out of the window is never read; kernels may ask for it ahead, so it has to be a block of the pool.
+      for (let i = 0; i < numBlocks; i++) blockTables[at + i] = Math.max(0, ids[i * numGroups + group]!);
+    }
   }
 
   #fillLogits(entry: ScheduledSequence, offset: number): void {

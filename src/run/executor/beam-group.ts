@@ -1,7 +1,7 @@
 // The beams of a request as the scheduler sees them: sequences that are computed together, share blocks, and take each other's place.
 import type { BlockManager } from '../kv/block-manager.ts';
-import { BlockTable } from '../kv/block-table.ts';
-import { beamBlocks, type Sequence } from './request.ts';
+import { BlockTable, outOfWindow } from '../kv/block-table.ts';
+import type { Sequence } from './request.ts';
 
 export function isBeam({ request }: Sequence): boolean {
   return request.beams !== undefined;
@@ -14,14 +14,16 @@ export function places({ request, index }: Sequence): number {
 }
 
 /** Blocks that the beams of a request take at their greatest length. */
-export function beamsClaim({ tokensPerBlock }: BlockManager, { promptLength, maxCached, request }: Sequence): number {
-  return beamBlocks(promptLength, maxCached, request.sequences.length, tokensPerBlock);
+export function beamsClaim({ layout }: BlockManager, { promptLength, maxCached, request }: Sequence): number {
+  return layout.blocksOfBeams(promptLength, maxCached, request.sequences.length);
 }
 
 /** Different blocks that beams hold. */
 export function numHeld(beams: readonly Sequence[]): number {
   const blocks = new Set<number>();
-  for (const { table } of beams) for (let i = 0; i < table.numBlocks; i++) blocks.add(table.block(i));
+  for (const { table } of beams)
+    for (let at = 0; at < table.numBlocks * table.numGroups; at++)
+      if (table.ids[at] !== outOfWindow) blocks.add(table.ids[at]!);
   return blocks.size;
 }
 
@@ -35,7 +37,8 @@ export function beamsNeed(blocks: BlockManager, beams: readonly Sequence[]): num
     const last = table.block(table.numBlocks - 1);
     sharers.set(last, (sharers.get(last) ?? 0) + 1);
   }
-  for (const [block, count] of sharers) if (blocks.references(block as never) === count) needed--;
+  for (const [block, count] of sharers)
+    if (blocks.references(block as never) === count) needed -= blocks.layout.numGroups;
   return needed;
 }
 
@@ -55,7 +58,7 @@ export function branch(
   });
   sequences.forEach((sequence, index) => {
     if (!kept.has(index)) blocks.free(sequence.table);
-    sequence.table = new BlockTable();
+    sequence.table = new BlockTable(blocks.layout.numGroups);
   });
   states.forEach((state, index) => {
     const sequence = sequences[index]!;

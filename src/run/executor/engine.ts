@@ -162,7 +162,7 @@ export class Engine {
   }
 
   async #compute(plan: StepPlan, times: StepTimes | undefined): Promise<Update[]> {
-    if (plan.copies !== undefined) await this.#session.copyBlocks(plan.copies.from, plan.copies.to);
+    for (const copies of plan.copies ?? []) await this.#session.copyBlocks(copies);
     const forward = this.#session.forward(this.#builder.build(plan), times);
     const failures = await this.#meanwhile(forward, plan);
     // A step of chunks that complete no prompt has no logits.

@@ -1,5 +1,5 @@
 // What one step computes, as the scheduler decided it.
-import type { BlockCopies } from '../kv/copies.ts';
+import type { BlockCopies } from '../../targets/target.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import type { Sequence } from './request.ts';
 
@@ -25,7 +25,8 @@ export interface ScheduledSequence {
 
 export interface StepPlan {
   readonly entries: readonly ScheduledSequence[];
-  readonly copies: BlockCopies | undefined;
+  /** To be made before the step, in order. */
+  readonly copies: readonly BlockCopies[] | undefined;
   readonly numTokens: number;
   readonly numLogits: number;
   /** Sequences that joined in this step, and those that gave their blocks back and wait again. */
@@ -117,7 +118,7 @@ export class PlanBuilder {
     this.#numLogits += count;
   }
 
-  build(copies: BlockCopies | undefined): StepPlan {
+  build(copies: readonly BlockCopies[] | undefined): StepPlan {
     const { entries, admitted, preempted } = this;
     return { entries, copies, numTokens: this.#numTokens, numLogits: this.#numLogits, admitted, preempted };
   }

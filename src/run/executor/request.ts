@@ -8,8 +8,9 @@ import type { NGramDrafter } from '../decode/ngram.ts';
 import { nextTopP, resolveSamplingParams } from '../decode/resolve.ts';
 import type { DecodingParams, SamplingParams } from '../decode/sampling-params.ts';
 import { BlockKeys } from '../kv/block-keys.ts';
-import type { Content } from '../kv/block-manager.ts';
 import { BlockTable } from '../kv/block-table.ts';
+import { CacheLayout } from '../kv/layout.ts';
+import type { Content } from '../kv/matching.ts';
 import { type BlockRetention, checkRetention, type KvCacheRetentionConfig, retentionAt } from '../kv/retention.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import type { GenerationEntry } from './plan.ts';
@@ -94,8 +95,8 @@ export function checkRequest(options: RequestOptions, limits: SessionLimits): Ch
 
 /** Blocks that a request takes at most: beams share the prompt's full blocks. */
 function blocksOf({ beam, bestOf }: DecodingParams, promptLength: number, maxTokens: number, limits: SessionLimits) {
-  const each = Math.ceil((promptLength + maxTokens - 1) / limits.tokensPerBlock);
-  if (beam === undefined) return each;
+  const layout = new CacheLayout(limits);
+  if (beam === undefined) return layout.blocksOf(promptLength + maxTokens - 1);
   const most = Math.min(limits.maxBatchSize, limits.maxNumTokens, limits.maxNumLogits);
   if (bestOf > most)
     throw new RequestError('more beams than a step can have', {
@@ -104,13 +105,7 @@ function blocksOf({ beam, bestOf }: DecodingParams, promptLength: number, maxTok
       got: show(bestOf),
       remedy: 'Build the engine with a greater maxBatchSize',
     });
-  return beamBlocks(promptLength, promptLength + maxTokens - 1, bestOf, limits.tokensPerBlock);
-}
-
-/** Blocks of `width` beams that grow from a prompt to `length` tokens and share no more than the prompt's full blocks. */
-export function beamBlocks(promptLength: number, length: number, width: number, tokensPerBlock: number): number {
-  const shared = Math.floor(promptLength / tokensPerBlock);
-  return shared + width * (Math.ceil(length / tokensPerBlock) - shared);
+  return layout.blocksOfBeams(promptLength, promptLength + maxTokens - 1, bestOf);
 }
 
 function checkPrompt(
@@ -174,13 +169,13 @@ export class Request {
   firstTokenTime: number | undefined;
   firstIter: number | undefined;
 
-  constructor(data: RequestData, order: number, tokensPerBlock: number) {
+  constructor(data: RequestData, order: number, layout: CacheLayout) {
     this.data = data;
     this.order = order;
     const { beam, bestOf, maxTokens } = data.params;
     this.wantsPromptLogits = data.params.returnContextLogits || data.params.promptLogprobs !== undefined;
     this.beams = beam === undefined ? undefined : new BeamSearch(beam, maxTokens, numEndings(data.params));
-    this.sequences = Array.from({ length: bestOf }, (_, index) => new Sequence(this, index, tokensPerBlock));
+    this.sequences = Array.from({ length: bestOf }, (_, index) => new Sequence(this, index, layout));
   }
 
   /** Whether tokens may be proposed: each one's row has to be sampled as it is. */
@@ -211,7 +206,7 @@ export class Sequence implements Content {
   tokens: Int32Array;
   numTokens: number;
   readonly promptLength: number;
-  table = new BlockTable();
+  table: BlockTable;
   keys: BlockKeys;
   /** Prompt positions whose logits have been asked of a step. Stays over preemption: they are computed once. */
   numPromptLogits = 0;
@@ -238,10 +233,11 @@ export class Sequence implements Content {
   readonly #decays: boolean;
   #processors: LogitsProcessor[] | undefined;
 
-  constructor(request: Request, index: number, tokensPerBlock: number) {
+  constructor(request: Request, index: number, layout: CacheLayout) {
     const { promptTokenIds, params, cacheSalt = '' } = request.data;
     this.request = request;
     this.index = index;
+    this.table = new BlockTable(layout.numGroups);
     this.topP = params.topP;
     this.alone = [this];
     this.#decays = params.topPDecay !== 1;
@@ -253,7 +249,7 @@ export class Sequence implements Content {
       request.beams !== undefined ||
       this.processors.length > 0;
     this.plain = !this.wantsRow && params.stopWords.length === 0 && params.stopTokenIds.length === 0;
-    this.keys = new BlockKeys(cacheSalt, tokensPerBlock);
+    this.keys = new BlockKeys(cacheSalt, layout.tokensPerBlock);
     const seed = BigInt.asUintN(64, params.seed + BigInt(index));
     this.seedLow = Number(seed & 0xffffffffn);
     this.seedHigh = Number(seed >> 32n);

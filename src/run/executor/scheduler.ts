@@ -1,7 +1,9 @@
 // Which sequences take part in the next step. A deterministic state machine: events come in (`add`, `append`, `finish`), `schedule` puts out the next step's plan.
 // No clock, no randomness, no device: the same events give the same plans, so it can be simulated. The tokens of a plan may arrive after the next plan is asked for.
 import { type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
-import { BlockManager, type BlockManagerOptions, type PrefixMatch } from '../kv/block-manager.ts';
+import { BlockManager, type BlockManagerOptions } from '../kv/block-manager.ts';
+import { CacheLayout } from '../kv/layout.ts';
+import type { PrefixMatch } from '../kv/matching.ts';
 import { PriorityQueue } from '../kv/queue.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import { beamsClaim, beamsNeed, branch, isBeam, numHeld, places } from './beam-group.ts';
@@ -30,7 +32,7 @@ export interface SchedulerOptions extends SchedulerConfig {
 }
 
 /** What the cache does besides holding blocks. */
-export type CacheConfig = Omit<BlockManagerOptions, 'numBlocks' | 'tokensPerBlock'>;
+export type CacheConfig = Omit<BlockManagerOptions, 'numBlocks' | 'tokensPerBlock' | 'numHostBlocks' | 'layout'>;
 
 export class Scheduler {
   readonly blocks: BlockManager;
@@ -41,6 +43,7 @@ export class Scheduler {
   numPreemptions = 0;
   readonly #waiting = new PriorityQueue<Sequence>(compareRank);
   readonly #limits: SessionLimits;
+  readonly #layout: CacheLayout;
   readonly #speculative: NGramDecodingConfig | undefined;
   readonly #policy: CapacitySchedulerPolicy;
   readonly #chunk: number;
@@ -59,7 +62,9 @@ export class Scheduler {
     this.#chunk = config.contextChunkSize ?? limits.maxNumTokens;
     // So that every running sequence can have its one token and its one row of logits in every step.
     this.#maxRunning = Math.min(limits.maxBatchSize, limits.maxNumTokens, limits.maxNumLogits);
-    this.blocks = new BlockManager({ ...cache, numBlocks: limits.numBlocks, tokensPerBlock: limits.tokensPerBlock });
+    const { numBlocks, numHostBlocks = 0, tokensPerBlock } = limits;
+    this.#layout = new CacheLayout(limits, Math.min(this.#chunk, limits.maxNumTokens));
+    this.blocks = new BlockManager({ ...cache, layout: this.#layout, numBlocks, numHostBlocks, tokensPerBlock });
   }
 
   get maxRunning(): number {
@@ -68,7 +73,7 @@ export class Scheduler {
 
   /** A request arrives; `checkRequest` has seen it. */
   add(data: RequestData): Request {
-    const request = new Request(data, this.#order++, this.#limits.tokensPerBlock);
+    const request = new Request(data, this.#order++, this.#layout);
     this.requests.set(data.requestId, request);
     if (this.#speculative !== undefined && request.mayDraft)
       for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative);
@@ -110,12 +115,7 @@ export class Scheduler {
   /** Plans the next step; no entries when nothing can run. `now`, milliseconds, is what durations of cached blocks are counted in. */
   schedule(now = 0): StepPlan {
     this.blocks.advance(now);
-    for (let i = 0; i < this.#computed.length; i++) {
-      const { sequence } = this.#computed[i]!;
-      const { table } = sequence;
-      if (table.numTokens < (table.numStored + 1) * this.blocks.tokensPerBlock) continue;
-      if (sequence.status === 'running') this.blocks.commit(table, sequence, sequence.numTokens);
-    }
+    this.#settle();
     const plan = new PlanBuilder(this.#limits, ++this.#numPlans);
     this.#continueGeneration(plan);
     this.#continueContext(plan);
@@ -124,6 +124,20 @@ export class Scheduler {
     for (const sequence of plan.preempted) this.#wait(sequence);
     this.#computed = plan.entries;
     return plan.build(this.blocks.takeCopies());
+  }
+
+  /** What the last plan computed becomes known by content, and what is out of a window is given back. */
+  #settle(): void {
+    const { blocks } = this;
+    const slides = this.#layout.windowed.length > 0;
+    for (let i = 0; i < this.#computed.length; i++) {
+      const { sequence } = this.#computed[i]!;
+      const { table } = sequence;
+      if (!slides && table.numTokens < (table.numStored + 1) * blocks.tokensPerBlock) continue;
+      if (sequence.status !== 'running') continue;
+      blocks.commit(table, sequence, sequence.numTokens);
+      if (slides) blocks.slide(table);
+    }
   }
 
   /** A static batch is closed once its first token is there. */
@@ -222,11 +236,13 @@ export class Scheduler {
     if (plan.rowsFor(sequence, count, 1 + numForks) > plan.logitsLeft) return false;
     const { blocks } = this;
     const length = sequence.numCached + count;
+    const { numGroups, numFull } = this.#layout;
     const partial = length % blocks.tokensPerBlock === 0 ? 0 : 1;
     const free = blocks.freeNumBlocks - blocks.needed(sequence.table, length);
-    if (this.#policy === 'max_utilization') return free >= numForks;
-    const each = blocks.blocksFor(sequence.maxCached) - blocks.blocksFor(length) + partial;
-    return free >= this.#reserved(sequence) + each * (numForks + 1);
+    if (this.#policy === 'max_utilization') return free >= numForks * numGroups;
+    const { maxCached } = sequence;
+    const each = numFull * (blocks.blocksFor(maxCached) - blocks.blocksFor(length) + partial);
+    return free >= this.#reserved(sequence) + (each + this.#layout.mostInWindows(maxCached)) * (numForks + 1);
   }
 
   /** Tokens in the cache that the policy grants a sequence before others may join: all it can ever have, or what it has and one more. */
@@ -238,13 +254,18 @@ export class Scheduler {
   /** Blocks that the running sequences, `except` one, may still take. */
   #reserved(except?: Sequence): number {
     let sum = 0;
+    let inWindows = 0;
     for (const sequence of this.running) {
       if (sequence === except) continue;
-      sum += isBeam(sequence)
-        ? this.#beamsReserved(sequence)
-        : this.blocks.needed(sequence.table, this.#claim(sequence));
+      if (isBeam(sequence)) sum += this.#beamsReserved(sequence);
+      else {
+        const claim = this.#claim(sequence);
+        sum += this.blocks.neededInFull(sequence.table, claim);
+        inWindows += this.#layout.mostInWindows(claim);
+      }
     }
-    return sum;
+    // Who shares blocks of a window may come to hold as many of its own: all that are held are counted together.
+    return sum + Math.max(0, inWindows - this.blocks.numHeldInWindows);
   }
 
   /** Blocks that the beams of a request may still take; counted with the first one. */
@@ -252,7 +273,7 @@ export class Scheduler {
     if (index > 0) return 0;
     const beams = request.sequences.filter(({ status }) => status === 'running');
     if (this.#policy === 'max_utilization')
-      return request.promptDone ? beamsNeed(this.blocks, beams) : places(beams[0]!);
+      return request.promptDone ? beamsNeed(this.blocks, beams) : places(beams[0]!) * this.#layout.numGroups;
     return beamsClaim(this.blocks, beams[0]!) - numHeld(beams);
   }
 
@@ -286,8 +307,8 @@ export class Scheduler {
     if (isBeam(sequence))
       numFree -=
         this.#policy === 'max_utilization'
-          ? places(sequence)
-          : beamsClaim(blocks, sequence) - blocks.blocksFor(sequence.numTokens);
+          ? places(sequence) * this.#layout.numGroups
+          : beamsClaim(blocks, sequence) - this.#layout.blocksOf(sequence.numTokens);
     const match = blocks.match(sequence, sequence.numReusable);
     if (blocks.neededAfter(match, claim) <= numFree) return match;
     // A part of a block needs one more block while it is copied.

@@ -1,15 +1,16 @@
 // The blocks whose content is known, as a tree: a path from a root spells a prefix, a block a step. Each scope (salt, adapter) has a root of its own.
 import { blockKey, scopeKey } from './block-keys.ts';
-import type { BlockId } from './block-table.ts';
+import { isOnDevice, nowhere } from './place.ts';
 import { defaultPriority } from './retention.ts';
 
-/** A block whose content is known. */
+/** A stretch of tokens whose keys and values are known: a block in each group of layers. */
 export class CachedBlock {
-  readonly block: BlockId;
+  /** Where they are, by group: see place.ts. */
+  readonly places: number[];
   readonly key: number;
   /** What it holds: as many as a block has, or fewer where a sequence ended. */
   readonly tokens: Int32Array;
-  /** undefined: it is a root, which has no block. */
+  /** undefined: it is a root, which has no blocks. */
   readonly parent: CachedBlock | undefined;
   priority = defaultPriority;
   durationMs: number | undefined;
@@ -18,11 +19,13 @@ export class CachedBlock {
   /** Most blocks have one child or none: no map is made for those. */
   #only: CachedBlock | undefined;
   #children: Map<number, CachedBlock> | undefined;
-  /** Order of last use: smaller is longer ago. */
-  lastUsed = 0;
+  /** Children that are on the device, at least in part, in the groups that see everything. */
+  numResidentChildren = 0;
+  /** Its own blocks on the device in those groups. */
+  numResident = 0;
 
-  constructor(block: BlockId, key: number, tokens: Int32Array, parent: CachedBlock | undefined) {
-    this.block = block;
+  constructor(places: number[], key: number, tokens: Int32Array, parent: CachedBlock | undefined) {
+    this.places = places;
     this.key = key;
     this.tokens = tokens;
     this.parent = parent;
@@ -30,6 +33,15 @@ export class CachedBlock {
 
   get isLeaf(): boolean {
     return this.#only === undefined && (this.#children === undefined || this.#children.size === 0);
+  }
+
+  /** Whether any group still has it. */
+  get isSomewhere(): boolean {
+    return this.places.some((place) => place !== nowhere);
+  }
+
+  get isAllOnDevice(): boolean {
+    return this.places.every(isOnDevice);
   }
 
   child(key: number): CachedBlock | undefined {
@@ -79,7 +91,7 @@ export class ContentTree {
   root(scope: string): CachedBlock {
     let root = this.#roots.get(scope);
     if (root === undefined) {
-      root = new CachedBlock(-1 as BlockId, scopeKey(scope), new Int32Array(0), undefined);
+      root = new CachedBlock([], scopeKey(scope), new Int32Array(0), undefined);
       this.#roots.set(scope, root);
     }
     return root;
@@ -119,14 +131,14 @@ export class ContentTree {
   /** Adds a child with tokens [from, to); undefined when the key is in use. */
   insert(
     parent: CachedBlock,
-    block: BlockId,
+    places: number[],
     tokens: Int32Array,
     from: number,
     to: number,
     key = blockKey(parent.key, tokens, from, to),
   ): CachedBlock | undefined {
     if (parent.child(key) !== undefined) return undefined;
-    const child = new CachedBlock(block, key, tokens.slice(from, to), parent);
+    const child = new CachedBlock(places, key, tokens.slice(from, to), parent);
     parent.add(child);
     return child;
   }

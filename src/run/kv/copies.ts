@@ -1,43 +1,36 @@
-// The copies of blocks that are to be made before the next step.
-import type { BlockId } from './block-table.ts';
+// The copies of blocks that are to be made before the next step, in order: what a block holds may go to the host and the block be filled from elsewhere in one step.
+import type { BlockCopies } from '../../targets/target.ts';
 
-/** Blocks to be copied, `from[i]` → `to[i]`. No target is a source. */
-export interface BlockCopies {
-  readonly from: Int32Array;
-  readonly to: Int32Array;
+interface Run {
+  readonly kind: BlockCopies['kind'];
+  readonly from: number[];
+  readonly to: number[];
+  readonly sources: Set<number>;
+  readonly targets: Set<number>;
 }
 
 export class PendingCopies {
-  #copies: { readonly from: BlockId; readonly to: BlockId }[] = [];
+  #runs: Run[] = [];
 
-  add(from: BlockId, to: BlockId): void {
-    this.#copies.push({ from, to });
-  }
-
-  isSource(block: BlockId): boolean {
-    return this.#copies.some(({ from }) => from === block);
-  }
-
-  isTarget(block: BlockId): boolean {
-    return this.#copies.some(({ to }) => to === block);
-  }
-
-  /** Forgets the copy to a block; its source, when no other copy needs that. */
-  drop(target: BlockId): BlockId | undefined {
-    const dropped = this.#copies.find(({ to }) => to === target);
-    if (dropped === undefined) return undefined;
-    this.#copies.splice(this.#copies.indexOf(dropped), 1);
-    return this.isSource(dropped.from) ? undefined : dropped.from;
+  add(kind: BlockCopies['kind'], from: number, to: number): void {
+    let run = this.#runs.at(-1);
+    // Copies on the device are made at once: none may depend on another.
+    if (run?.kind !== kind || run.sources.has(to) || run.targets.has(from) || run.targets.has(to)) {
+      run = { kind, from: [], to: [], sources: new Set(), targets: new Set() };
+      this.#runs.push(run);
+    }
+    run.from.push(from);
+    run.to.push(to);
+    if (kind !== 'device') return;
+    run.sources.add(from);
+    run.targets.add(to);
   }
 
   /** All of them, which are made now; undefined when there are none. */
-  take(): BlockCopies | undefined {
-    const copies = this.#copies;
-    if (copies.length === 0) return undefined;
-    this.#copies = [];
-    return {
-      from: Int32Array.from(copies, ({ from }) => from),
-      to: Int32Array.from(copies, ({ to }) => to),
-    };
+  take(): readonly BlockCopies[] | undefined {
+    if (this.#runs.length === 0) return undefined;
+    const runs = this.#runs;
+    this.#runs = [];
+    return runs.map(({ kind, from, to }) => ({ kind, from: Int32Array.from(from), to: Int32Array.from(to) }));
   }
 }

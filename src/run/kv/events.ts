@@ -5,7 +5,7 @@ export interface KvCacheStoredBlock {
   /** Name of the block by content: see `blockHashes`. */
   readonly blockHash: number;
   readonly tokenIds: readonly number[];
-  /** 0: the device's memory. */
+  /** 0: the device's memory; 1: the host's. */
   readonly cacheLevel: number;
   readonly priority: number;
 }
@@ -19,7 +19,9 @@ export type KvCacheEventData =
   | {
       readonly type: 'updated';
       readonly blockHash: number;
-      readonly priority: { readonly oldValue: number; readonly newValue: number };
+      readonly priority?: { readonly oldValue: number; readonly newValue: number };
+      /** The content moved between the device's memory (0) and the host's (1). */
+      readonly cacheLevel?: { readonly oldValue: number; readonly newValue: number };
     };
 
 /** One event; ids count up by one, so a gap means that the buffer overflowed. */

@@ -1,9 +1,12 @@
 // What the cache finds again, keeps and gives up.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { CacheGroup } from '../session/batch.ts';
 import { BlockKeys, blockHashes } from './block-keys.ts';
-import { BlockManager, type BlockManagerOptions, type Content } from './block-manager.ts';
+import { BlockManager, type BlockManagerOptions } from './block-manager.ts';
 import { BlockTable } from './block-table.ts';
+import { CacheLayout } from './layout.ts';
+import type { Content } from './matching.ts';
 import { checkRetention, type KvCacheRetentionConfig, retentionAt } from './retention.ts';
 
 const size = 4;
@@ -99,7 +102,7 @@ describe('block reuse', () => {
     const second = new BlockTable();
     cache.blocks.attach(second, cache.blocks.match(other, 8), other, 9);
     expect(second.numTokens).toBe(7);
-    expect(cache.blocks.takeCopies()?.from).toEqual(Int32Array.of(table.ids[1]!));
+    expect(cache.blocks.takeCopies()?.[0]?.from).toEqual(Int32Array.of(table.ids[1]!));
   });
 
   it('gives up leaves first, the longest unused of them', () => {
@@ -192,12 +195,26 @@ interface Running {
   readonly tokens: number[];
   readonly keys: BlockKeys;
   readonly scope: string;
+  /** Tokens at its last slide: what it sees from there on must stay. */
+  settled: number;
 }
+
+const layouts: readonly (readonly CacheGroup[])[] = [
+  [{}],
+  [{}],
+  [{ window: 5 }],
+  [{ window: 4 }, {}],
+  [{}, { window: 7, sinkTokens: 2 }],
+  [{ window: 4 }, { window: 9 }],
+  [{}, {}, { window: 6 }],
+];
 
 describe('block reuse under random events', () => {
   it('loses no block, overwrites nothing that is shared or known, and finds only what is there', () => {
     let numEvents = 0;
     let found = 0;
+    let moved = 0;
+    let slid = 0;
     const event = fc.record({
       what: fc.constantFrom('new', 'new', 'grow', 'grow', 'grow', 'fork', 'free', 'drop', 'cut', 'step', 'step'),
       which: fc.nat(),
@@ -209,9 +226,19 @@ describe('block reuse under random events', () => {
     const property = fc.property(
       fc.array(event, { minLength: 300, maxLength: 500 }),
       fc.integer({ min: 6, max: 24 }),
-      (events, numBlocks) => {
-        const blocks = new BlockManager({ numBlocks, tokensPerBlock: 3, eventBufferMaxSize: 50 });
+      fc.constantFrom(...layouts),
+      fc.constantFrom(0, 0, 5, 16, 60),
+      fc.constantFrom(0, 20),
+      (events, each, cacheGroups, numHostBlocks, secondaryOffloadMinPriority) => {
+        const numGroups = cacheGroups.length;
+        const numBlocks = each * numGroups;
+        const layout = new CacheLayout({ tokensPerBlock: 3, cacheGroups }, 14);
+        const options = { numHostBlocks, secondaryOffloadMinPriority, eventBufferMaxSize: 50 };
+        const blocks = new BlockManager({ numBlocks, tokensPerBlock: 3, layout, ...options });
         const memory = new Int32Array(numBlocks * 3).fill(-1);
+        const host = new Int32Array(numHostBlocks * 3).fill(-1);
+        // Every group has its own keys and values of a token.
+        const cell = (token: number, group: number): number => token + 10 * group;
         let running: Running[] = [];
         let now = 0;
         const content = ({ tokens, keys }: Running, event?: (typeof events)[number]): Content => ({
@@ -222,25 +249,35 @@ describe('block reuse under random events', () => {
         });
         const grow = (sequence: Running, tokens: readonly number[]): void => {
           const start = sequence.table.numTokens;
+          const before = blocks.freeNumBlocks;
+          blocks.slide(sequence.table);
+          slid += blocks.freeNumBlocks - before;
+          sequence.settled = start;
           const all = [...sequence.tokens.slice(0, start), ...tokens];
           if (blocks.needed(sequence.table, all.length) > blocks.freeNumBlocks) return;
           sequence.tokens.splice(0, sequence.tokens.length, ...all);
           blocks.extend(sequence.table, all.length);
           step();
           for (let i = start; i < all.length; i++) {
-            const block = sequence.table.block(Math.floor(i / 3));
-            if (blocks.references(block) !== 1) throw new Error('written while shared');
-            if (i % 3 < blocks.numKnown(block)) throw new Error('written though known');
-            memory[block * 3 + (i % 3)] = all[i]!;
+            for (let group = 0; group < numGroups; group++) {
+              const block = sequence.table.block(Math.floor(i / 3), group);
+              if (blocks.references(block) !== 1) throw new Error('written while shared');
+              if (i % 3 < blocks.numKnown(block)) throw new Error('written though known');
+              memory[block * 3 + (i % 3)] = cell(all[i]!, group);
+            }
           }
           blocks.commit(sequence.table, content(sequence), all.length);
         };
         const step = (): void => {
-          const copies = blocks.takeCopies();
-          copies?.from.forEach((from, i) => {
-            if (copies.to.includes(from)) throw new Error('a target is a source');
-            memory.copyWithin(copies.to[i]! * 3, from * 3, from * 3 + 3);
-          });
+          for (const { kind, from, to } of blocks.takeCopies() ?? []) {
+            const source = kind === 'toDevice' ? host : memory;
+            const target = kind === 'toHost' ? host : memory;
+            if (kind !== 'device') moved += from.length;
+            from.forEach((block, i) => {
+              if (kind === 'device' && to.includes(block)) throw new Error('a target is a source');
+              target.set(source.subarray(block * 3, block * 3 + 3), to[i]! * 3);
+            });
+          }
           blocks.advance(++now);
         };
         for (const event of events) {
@@ -248,15 +285,17 @@ describe('block reuse under random events', () => {
           const sequence = running[event.which % Math.max(1, running.length)];
           if (event.what === 'new' || sequence === undefined) {
             const added: Running = {
-              table: new BlockTable(),
+              table: new BlockTable(numGroups),
               tokens: [...event.tokens],
               keys: new BlockKeys(event.scope, 3),
               scope: event.scope,
+              settled: 0,
             };
             const match = blocks.match(content(added), event.tokens.length - 1);
             if (blocks.neededAfter(match, event.tokens.length) > blocks.freeNumBlocks) continue;
             blocks.attach(added.table, match, content(added, event), event.tokens.length);
             found += match.numTokens;
+            added.settled = match.numTokens;
             running.push(added);
             grow(added, event.tokens.slice(match.numTokens));
           } else if (event.what === 'grow') grow(sequence, event.tokens);
@@ -268,7 +307,11 @@ describe('block reuse under random events', () => {
               table: blocks.fork(sequence.table),
             });
           } else if (event.what === 'cut') {
-            const kept = Math.max(sequence.table.numStored * 3, sequence.table.numTokens - event.tokens.length);
+            const kept = Math.max(
+              sequence.table.numStored * 3,
+              sequence.settled,
+              sequence.table.numTokens - event.tokens.length,
+            );
             blocks.truncate(sequence.table, kept);
             sequence.keys.truncate(kept);
           } else if (event.what === 'step') step();
@@ -277,12 +320,19 @@ describe('block reuse under random events', () => {
             else blocks.free(sequence.table);
             running = running.filter((other) => other !== sequence);
           }
+          step();
           const held = new Map<number, number>();
-          for (const { table, tokens } of running) {
-            for (const id of table.ids.subarray(0, table.numBlocks)) held.set(id, (held.get(id) ?? 0) + 1);
-            for (let i = 0; i < table.numTokens; i++)
-              if (memory[table.block(Math.floor(i / 3)) * 3 + (i % 3)] !== tokens[i])
-                throw new Error('content is lost');
+          for (const { table, tokens, settled } of running) {
+            for (const id of table.ids.subarray(0, table.numBlocks * numGroups))
+              if (id >= 0) held.set(id, (held.get(id) ?? 0) + 1);
+            cacheGroups.forEach(({ window, sinkTokens = 0 }, group) => {
+              const first = window === undefined ? 0 : Math.max(0, settled - window + 1);
+              for (let i = 0; i < table.numTokens; i++) {
+                if (i < first && i >= sinkTokens) continue;
+                if (memory[table.block(Math.floor(i / 3), group) * 3 + (i % 3)] !== cell(tokens[i]!, group))
+                  throw new Error('content is lost');
+              }
+            });
           }
           for (const [id, references] of held)
             if (blocks.references(id as never) !== references) throw new Error('count');
@@ -291,13 +341,17 @@ describe('block reuse under random events', () => {
         step();
         for (const { table } of running) blocks.free(table);
         expect(blocks.freeNumBlocks).toBe(numBlocks);
-        const all = new BlockTable();
-        blocks.extend(all, numBlocks * 3);
+        expect(blocks.numHeldInWindows).toBe(0);
+        const all = new BlockTable(numGroups);
+        blocks.extend(all, each * 3);
         expect(new Set(all.ids.subarray(0, numBlocks)).size).toBe(numBlocks);
+        expect(blocks.stats().usedNumHostBlocks).toBeLessThanOrEqual(numHostBlocks);
       },
     );
-    fc.assert(property, { numRuns: 300, seed: 4 });
+    fc.assert(property, { numRuns: 400, seed: 4 });
     expect(numEvents).toBeGreaterThan(100_000);
     expect(found).toBeGreaterThan(10_000);
+    expect(moved).toBeGreaterThan(1000);
+    expect(slid).toBeGreaterThan(1000);
   });
 });

@@ -17,4 +17,10 @@ export interface KvCacheStats {
   readonly missedBlocks: number;
   /** reusedBlocks / (reusedBlocks + missedBlocks); 0 before the first look-up. */
   readonly cacheHitRate: number;
+  /** Blocks of host memory that content of the device may move to, and how many hold some. */
+  readonly maxNumHostBlocks: number;
+  readonly usedNumHostBlocks: number;
+  /** Blocks whose content moved to the host since the start, and came back from there. */
+  readonly offloadedBlocks: number;
+  readonly onboardedBlocks: number;
 }

@@ -1,6 +1,8 @@
 // What one step computes: T tokens of R requests, packed without padding. A request in its context phase brings many tokens, one in its
 // generation phase one. The same shape goes to every target.
 
+import type { BlockCopies } from '../../targets/target.ts';
+
 /** Ragged input of one step. Arrays may be longer than needed; the counts say how much is used. */
 export interface Batch {
   readonly numTokens: number;
@@ -18,10 +20,26 @@ export interface Batch {
   readonly blockTables: Int32Array;
   /** [T] where each token's key and value go: block id × tokensPerBlock + offset in the block. */
   readonly cacheSlots: Int32Array;
+  /** The same two for the cache groups after the first. Blocks that are out of a group's window may have any id of the pool. */
+  readonly otherGroups: readonly GroupTables[];
   /** [L] indices into `tokens` of the rows that want logits, never descending; an index stands several times where several samples are drawn from one row. */
   readonly logitsRows: Int32Array;
   /** [L] how each row with logits is sampled. */
   readonly sampling: SamplingRows;
+}
+
+/** Where one group of layers has its keys and values. */
+export interface GroupTables {
+  readonly blockTables: Int32Array;
+  readonly cacheSlots: Int32Array;
+}
+
+/** Layers that see the same positions, and so share a block table. */
+export interface CacheGroup {
+  /** A token sees positions > its own − window; left out: all. */
+  readonly window?: number;
+  /** And the first so many, whatever the window. */
+  readonly sinkTokens?: number;
 }
 
 /** One entry a logits row. */
@@ -53,8 +71,12 @@ export interface SessionLimits {
   readonly maxSeqLen: number;
   readonly tokensPerBlock: number;
   readonly maxBlocksPerSequence: number;
-  /** Blocks in the KV pool. */
+  /** Blocks in the KV pool, over all cache groups. */
   readonly numBlocks: number;
+  /** Blocks in the pool of the host's memory; default 0. */
+  readonly numHostBlocks?: number;
+  /** Groups of layers with a block table each; default: one that sees everything. */
+  readonly cacheGroups?: readonly CacheGroup[];
   readonly vocabSize: number;
 }
 
@@ -69,10 +91,8 @@ export interface Session extends AsyncDisposable {
   readonly limits: SessionLimits;
   /** Launches of the plan in each phase: the sizes of `StepTimes`. */
   readonly numLaunches: { readonly [P in keyof StepTimes]: number };
-  /**
-   * Copies whole KV blocks `from[i]` → `to[i]`, of every layer, before the next `forward` (copy-on-write of shared blocks). All targets differ, and none is a source.
-   */
-  copyBlocks(from: Int32Array, to: Int32Array): Promise<void>;
+  /** Copies whole KV blocks before the next `forward`: shared ones that are about to be written, and those that move between device and host. */
+  copyBlocks(copies: BlockCopies): Promise<void>;
   /** Computes the step; afterwards logits of the batch's L rows are on the device. With `times` its launches are timed, which costs time itself. */
   forward(batch: Batch, times?: StepTimes): Promise<void>;
   /** Copies the L rows' logits to the host: [L, vocabSize] float32. */

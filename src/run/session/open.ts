@@ -5,9 +5,10 @@ import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Engine, openEngine } from '../../compile/engine/read.ts';
 import { findTarget } from '../../targets/index.ts';
-import { blockBytes } from '../../targets/plan.ts';
-import type { Device, Program, Target } from '../../targets/target.ts';
-import type { Batch, Session, SessionLimits, StepTimes } from './batch.ts';
+import { blockBytes, type Plan } from '../../targets/plan.ts';
+import type { BlockCopies, Device, Program, Target } from '../../targets/target.ts';
+import { CacheLayout } from '../kv/layout.ts';
+import type { Batch, CacheGroup, Session, SessionLimits, StepTimes } from './batch.ts';
 import type { KvCacheConfig, SessionOptions } from './options.ts';
 
 /** Share of free memory that the KV cache may take when nothing is said. */
@@ -17,8 +18,11 @@ const defaultFraction = { device: 0.9, host: 0.25 } as const;
 function poolSize(engine: Engine, target: Target, device: Device, config: KvCacheConfig): number {
   const { plan } = engine;
   const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
-  const useful = plan.limits.maxBatchSize * plan.maxBlocksPerSequence;
-  if (config.maxTokens !== undefined) return Math.min(useful, Math.ceil(config.maxTokens / plan.tokensPerBlock));
+  const { maxBatchSize, maxNumTokens } = plan.limits;
+  const layout = new CacheLayout({ tokensPerBlock: plan.tokensPerBlock, cacheGroups: groupsOf(plan), maxNumTokens });
+  const useful = maxBatchSize * layout.blocksOf(plan.maxBlocksPerSequence * plan.tokensPerBlock);
+  if (config.maxTokens !== undefined)
+    return Math.min(useful, Math.ceil(config.maxTokens / plan.tokensPerBlock) * layout.numGroups);
   const memory = device.memory();
   const free = memory.free * (config.freeGpuMemoryFraction ?? defaultFraction[memory.kind]);
   const fits = perBlock === 0 ? useful : Math.floor(free / perBlock);
@@ -31,6 +35,24 @@ function poolSize(engine: Engine, target: Target, device: Device, config: KvCach
     });
   }
   return Math.min(useful, fits);
+}
+
+/** What the layers of each group see. */
+function groupsOf({ caches }: Plan): readonly CacheGroup[] {
+  const count = caches.reduce((most, { group = 0 }) => Math.max(most, group + 1), 1);
+  return Array.from({ length: count }, (_, index): CacheGroup => {
+    const [first, ...others] = caches.filter(({ group = 0 }) => group === index);
+    // An engine from before there were groups has all its layers in one: it keeps what any of them sees.
+    const { window, sinkTokens } = first ?? {};
+    if (window === undefined || others.some((other) => other.window !== window)) return {};
+    return { window, ...(sinkTokens === undefined ? {} : { sinkTokens }) };
+  });
+}
+
+/** Blocks of the pool on the host. */
+function hostPoolSize({ plan }: Engine, target: Target, { hostCacheSize = 0 }: KvCacheConfig): number {
+  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
+  return perBlock === 0 ? 0 : Math.floor(hostCacheSize / perBlock);
 }
 
 /** Opens the engine in `engineDir` and loads it on its target. The caller disposes the session. */
@@ -49,14 +71,18 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   const device = await target.open();
   try {
     const numBlocks = poolSize(engine, target, device, options.kvCacheConfig ?? {});
+    const numHostBlocks = hostPoolSize(engine, target, options.kvCacheConfig ?? {});
     const { file } = engine;
-    const program = await device.load({ plan, numBlocks, file, readWeight: (name) => engine.readWeight(name) });
+    const readWeight = (name: string): Uint8Array => engine.readWeight(name);
+    const program = await device.load({ plan, numBlocks, numHostBlocks, file, readWeight });
     const limits: SessionLimits = {
       ...plan.limits,
       maxSeqLen: engine.config.build_config.max_seq_len,
       tokensPerBlock: plan.tokensPerBlock,
       maxBlocksPerSequence: plan.maxBlocksPerSequence,
       numBlocks,
+      numHostBlocks,
+      cacheGroups: groupsOf(plan),
       vocabSize: engine.config.pretrained_config.vocab_size,
     };
     debug(
@@ -96,6 +122,10 @@ class EngineSession implements Session {
     program.write('contextLengths', batch.contextLengths, R);
     program.write('blockTables', batch.blockTables, R * this.limits.maxBlocksPerSequence);
     program.write('cacheSlots', batch.cacheSlots, T);
+    batch.otherGroups.forEach(({ blockTables, cacheSlots }, i) => {
+      program.write(`blockTables.${i + 1}`, blockTables, R * this.limits.maxBlocksPerSequence);
+      program.write(`cacheSlots.${i + 1}`, cacheSlots, T);
+    });
     program.write('logitsRows', batch.logitsRows, L);
     program.write('temperature', sampling.temperature, L);
     program.write('topK', sampling.topK, L);
@@ -128,8 +158,8 @@ class EngineSession implements Session {
     return { tokens, logprobs };
   }
 
-  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
-    await this.#program.copyBlocks(from, to);
+  async copyBlocks(copies: BlockCopies): Promise<void> {
+    await this.#program.copyBlocks(copies);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

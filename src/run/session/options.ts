@@ -13,6 +13,10 @@ export interface KvCacheConfig {
   readonly enableBlockReuse?: boolean;
   /** A block that is alike only at its beginning is copied; default true. */
   readonly enablePartialReuse?: boolean;
+  /** Bytes of host memory that blocks move to when their place on the device is needed, to come back when they are wanted; default 0. */
+  readonly hostCacheSize?: number;
+  /** Blocks of a lower retention priority are dropped instead of moved to the host; default 0: none is. */
+  readonly secondaryOffloadMinPriority?: number;
   /** Events of the cache that are kept until `Executor.kvCacheEvents` takes them; default 0: none. */
   readonly eventBufferMaxSize?: number;
 }

@@ -27,7 +27,7 @@ export interface KernelHost extends AsyncDisposable {
   kernelOf(step: PlanStep, plan: Plan): number;
   /** Configuration that the kernel takes with each launch, before what its op's attributes say. */
   configOf(step: PlanStep, plan: Plan): readonly number[];
-  copyBlocks(cache: bigint, blockBytes: number, from: Int32Array, to: Int32Array): void;
+  copyBlocks(source: bigint, target: bigint, blockBytes: number, from: Int32Array, to: Int32Array): void;
   /** Runs a step: done when it returns. */
   step(call: StepCall): void;
   /** Runs a step beside the event loop. */

@@ -136,19 +136,34 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
   pagedAttention: {
     file: 'attention/cpu.c',
     outputs: ['y'],
-    config: ({ attrs: { numHeads, numKvHeads, headDim, valueDim, window, chunk, softcap }, inputs }) => ({
+    config: ({ attrs: { numHeads, numKvHeads, headDim, valueDim, window, sinkTokens, chunk, softcap }, inputs }) => ({
       numHeads,
       numKvHeads,
       headDim,
       valueDim,
       window: window ?? 0,
+      sinkTokens: sinkTokens ?? 0,
       chunk: chunk ?? 0,
       softcap: softcap === undefined ? 0 : 1,
       slopes: inputs.slopes === undefined ? 0 : 1,
     }),
-    instance: ({ numHeads, numKvHeads, headDim, valueDim, window, chunk, softcap, slopes }, { tokensPerBlock }) => ({
+    instance: (
+      { numHeads, numKvHeads, headDim, valueDim, window, sinkTokens = 0, chunk, softcap, slopes },
+      { tokensPerBlock },
+    ) => ({
       macro: 'PAGED_ATTENTION',
-      args: [numHeads!, numKvHeads!, headDim!, valueDim!, tokensPerBlock, window!, chunk!, softcap!, slopes!],
+      args: [
+        numHeads!,
+        numKvHeads!,
+        headDim!,
+        valueDim!,
+        tokensPerBlock,
+        window!,
+        sinkTokens,
+        chunk!,
+        softcap!,
+        slopes!,
+      ],
     }),
     floats: ({ scale, softcap }) => [scale, softcap ?? 0],
   },

@@ -25,7 +25,7 @@ const functions = {
   typert_unmap: ['void', 'u64', 'u64'],
   typert_packed_bytes: ['i64', 'i32', 'i64', 'i64'],
   typert_pack: ['void', 'i32', 'ptr', 'ptr', 'i64', 'i64'],
-  typert_copy_blocks: ['void', 'u64', 'i64', 'ptr', 'ptr', 'i32'],
+  typert_copy_blocks: ['void', 'u64', 'u64', 'i64', 'ptr', 'ptr', 'i32'],
   typert_launch_bytes: ['i32'],
 } as const satisfies FunctionTable;
 
@@ -124,7 +124,8 @@ export async function openNativeHost(plan: Plan, cpus: Int32Array): Promise<Kern
     pack: packer(library),
     kernelOf: (step) => stub.kernelOf.get(step)!,
     configOf: () => [],
-    copyBlocks: (pool, blockBytes, from, to) => fn.typert_copy_blocks(pool, blockBytes, from, to, from.length),
+    copyBlocks: (source, target, blockBytes, from, to) =>
+      fn.typert_copy_blocks(source, target, blockBytes, from, to, from.length),
     step: (call) => fn.typert_step(...args(call)),
     stepAside: async (call) => await callAsync(fn.typert_step, ...args(call)),
     async [Symbol.asyncDispose]() {

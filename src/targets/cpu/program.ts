@@ -5,8 +5,8 @@ import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
 import type { CacheSpec } from '../../define/graph/attention.ts';
-import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
-import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
+import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 import type { KernelHost } from './host.ts';
 import { cpuKernel } from './kernels.ts';
 import { launchBytes, StepSizes, writeLaunches } from './table.ts';
@@ -64,7 +64,7 @@ export class CpuProgram implements Program {
   readonly #host: KernelHost;
   readonly #addresses: readonly bigint[];
   readonly #inputs = new Map<string, { readonly floats: Float32Array; readonly ints: Int32Array }>();
-  readonly #caches: { readonly address: bigint; readonly blockBytes: number }[];
+  readonly #caches: { readonly address: bigint; readonly second: bigint; readonly blockBytes: number }[];
   readonly #launches: { readonly [P in Phase]: Launches };
   readonly #sizes = new StepSizes();
   readonly #values: { readonly address: bigint; readonly data: BigInt64Array };
@@ -76,7 +76,7 @@ export class CpuProgram implements Program {
 
   /** Takes the host over: it is closed with the program, or when this fails by whoever called. */
   constructor(source: ProgramSource, host: KernelHost) {
-    const { plan, numBlocks } = source;
+    const { plan, numBlocks, numHostBlocks = 0 } = source;
     this.#plan = plan;
     this.#host = host;
     try {
@@ -110,14 +110,17 @@ export class CpuProgram implements Program {
             return tensor.storage satisfies never;
         }
       });
-      const layers = new Map(
-        plan.caches.map((spec) => {
+      const pools = new Map(
+        Array.from(cachePools(plan), ([pool, spec]) => {
           const blockBytes = layerBytes(spec, plan.tokensPerBlock);
           const address = host.allocate('KV cache', numBlocks * blockBytes, 'small');
-          return [spec.layer, { address, blockBytes }] as const;
+          // On this target both pools are the host's memory: the second is where content stays that the first has no room for.
+          const second = host.allocate('second KV cache', numHostBlocks * blockBytes, 'small');
+          return [pool, { address, second, blockBytes }] as const;
         }),
       );
-      this.#caches = [...layers.values()];
+      const layers = new Map(plan.caches.map((spec) => [spec.layer, pools.get(poolOf(spec))!]));
+      this.#caches = [...pools.values()];
       const steps = [...plan.phases.forward, ...plan.phases.sample];
       const scratch = steps.reduce(
         (most, step) =>
@@ -225,8 +228,12 @@ export class CpuProgram implements Program {
     new Float32Array(buffer, byteOffset, data.length).set(data);
   }
 
-  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
-    for (const { address, blockBytes } of this.#caches) this.#host.copyBlocks(address, blockBytes, from, to);
+  async copyBlocks({ kind, from, to }: BlockCopies): Promise<void> {
+    for (const { address, second, blockBytes } of this.#caches) {
+      const source = kind === 'toDevice' ? second : address;
+      const target = kind === 'toHost' ? second : address;
+      this.#host.copyBlocks(source, target, blockBytes, from, to);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

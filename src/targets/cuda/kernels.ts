@@ -172,6 +172,7 @@ const pagedAttention: Maker<'pagedAttention'> = (step, attrs) => {
     ...(attrs.softcap === undefined ? {} : { softcap: attrs.softcap }),
     ...(attrs.window === undefined ? {} : { window: attrs.window }),
     ...(attrs.chunk === undefined ? {} : { chunk: attrs.chunk }),
+    ...(attrs.sinkTokens === undefined ? {} : { sinkTokens: attrs.sinkTokens }),
     sinks: step.optional('sinks') !== undefined,
     alibi: step.optional('slopes') !== undefined,
   };

@@ -15,8 +15,8 @@ import { type Dims, evaluate } from '../../base/expr.ts';
 import { toFloat32 } from '../../define/checkpoint/cast.ts';
 import { copyBlocksLaunch } from '../../kernels/gather/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
-import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
-import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
+import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 import type { CudaCompiler } from './binaries.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
 import { type BoundLaunch, floatInputs, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
@@ -54,7 +54,9 @@ export class CudaProgram implements Program {
   readonly #numBlocks: number;
   readonly #owned: DeviceBuffer[] = [];
   readonly #addresses: DevicePtr[];
-  readonly #caches = new Map<number, { readonly ptr: DevicePtr; readonly blockBytes: number }>();
+  readonly #caches = new Map<number, DevicePtr>();
+  /** The memory behind the caches, and its second pool in page-locked memory of the host. */
+  readonly #pools: CachePool[] = [];
   readonly #kernels = new Map<string, Promise<LoadedKernel>>();
   readonly #prepared = new Map<string, Prepared>();
   readonly #inputs: DeviceBuffer;
@@ -71,7 +73,7 @@ export class CudaProgram implements Program {
   #closed = false;
 
   constructor(device: CudaDevice, compiler: CudaCompiler, source: ProgramSource) {
-    const { plan, numBlocks } = source;
+    const { plan, numBlocks, numHostBlocks = 0 } = source;
     this.#plan = plan;
     this.#device = device;
     this.#compiler = compiler;
@@ -118,12 +120,14 @@ export class CudaProgram implements Program {
       }
     });
     let cacheBytes = 0;
-    for (const { layer, numKvHeads, headDim, valueDim } of plan.caches) {
+    for (const [pool, { numKvHeads, headDim, valueDim }] of cachePools(plan)) {
       const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
       const buffer = this.#own(blockBytes * numBlocks, 'KV cache');
       this.#stream.fill(buffer.ptr, 0, buffer.bytes);
       cacheBytes += buffer.bytes;
-      this.#caches.set(layer, { ptr: buffer.ptr, blockBytes });
+      const host = numHostBlocks === 0 ? undefined : device.allocatePinned(blockBytes * numHostBlocks);
+      this.#pools.push({ ptr: buffer.ptr, host, blockBytes });
+      for (const spec of plan.caches) if (poolOf(spec) === pool) this.#caches.set(spec.layer, buffer.ptr);
     }
     this.memory = { weights: weightBytes, arena: plan.arenaBytes, kvCache: cacheBytes, inputs: inputBytes };
     this.#stream.synchronize();
@@ -244,7 +248,7 @@ export class CudaProgram implements Program {
           throw new TargetError('launch lacks an argument', { where: `${step.scope} (${step.op})`, expected: name });
         return tensor;
       },
-      cache: (layer) => this.#caches.get(layer)!.ptr,
+      cache: (layer) => this.#caches.get(layer)!,
       scratch: (bytes) => this.#scratchOf(bytes),
       counters: (bytes) => {
         if (bytes > this.#counters.bytes)
@@ -313,13 +317,17 @@ export class CudaProgram implements Program {
     this.#device.upload(ptr, narrow(data, tensor.dtype));
   }
 
-  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
+  async copyBlocks({ kind, from, to }: BlockCopies): Promise<void> {
     if (from.length === 0) return;
+    if (kind !== 'device') {
+      for (const pool of this.#pools) exchangeBlocks(this.#stream, pool, kind, from, to);
+      return;
+    }
     using ids = this.#device.allocate(from.byteLength * 2, 'block ids');
     this.#device.upload(ids.ptr, from);
     const targets = offsetPtr(ids.ptr, from.byteLength);
     this.#device.upload(targets, to);
-    for (const { ptr, blockBytes } of this.#caches.values()) {
+    for (const { ptr, blockBytes } of this.#pools) {
       const launch = copyBlocksLaunch(from.length, blockBytes);
       const prepared = await this.#bind({ launch, buffers: { from: ids.ptr, to: targets, cache: ptr } });
       prepared.issue(this.#stream);
@@ -335,6 +343,7 @@ export class CudaProgram implements Program {
     for (const kernel of this.#kernels.values())
       await kernel.then((loaded) => loaded[Symbol.dispose]()).catch(() => {});
     for (const buffer of this.#owned) buffer[Symbol.dispose]();
+    for (const { host } of this.#pools) host?.[Symbol.dispose]();
     this.#staging[Symbol.dispose]();
     this.#results[Symbol.dispose]();
     this.#uploaded[Symbol.dispose]();
@@ -342,6 +351,33 @@ export class CudaProgram implements Program {
     this.#marks[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
     this.#close();
+  }
+}
+
+interface CachePool {
+  readonly ptr: DevicePtr;
+  readonly host: PinnedBuffer | undefined;
+  readonly blockBytes: number;
+}
+
+/** Copies blocks between device and host in stream order; neighbours that go to neighbours go together. Nothing waits: the host never reads what it keeps. */
+function exchangeBlocks(
+  stream: Stream,
+  { ptr, host, blockBytes }: CachePool,
+  kind: 'toHost' | 'toDevice',
+  from: Int32Array,
+  to: Int32Array,
+): void {
+  if (host === undefined) throw new TargetError('there is no cache on the host', { where: 'copyBlocks', got: kind });
+  for (let i = 0; i < from.length; ) {
+    let count = 1;
+    while (i + count < from.length && from[i + count] === from[i]! + count && to[i + count] === to[i]! + count) count++;
+    const [block, slot] = kind === 'toHost' ? [from[i]!, to[i]!] : [to[i]!, from[i]!];
+    const device = offsetPtr(ptr, block * blockBytes);
+    const address = host.address + BigInt(slot * blockBytes);
+    if (kind === 'toHost') stream.download(device, address, count * blockBytes);
+    else stream.upload(device, address, count * blockBytes);
+    i += count;
   }
 }
 

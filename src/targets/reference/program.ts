@@ -16,8 +16,8 @@ import {
   type RefTensor,
 } from '../../kernels/reference.ts';
 import { type KernelOp, referenceKernels } from '../../kernels/reference-table.ts';
-import type { Phase, Plan, PlanStep, PlanTensor } from '../plan.ts';
-import type { HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
+import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 
 /** A tensor's memory; the shape is filled in for each step. */
 interface Slot {
@@ -102,12 +102,13 @@ export class ReferenceProgram implements Program {
   readonly #slots: readonly Slot[];
   readonly #inputs = new Map<string, Slot>();
   readonly #caches = new Map<number, RefCache>();
+  readonly #pools: { readonly data: Float32Array; readonly host: Float32Array; readonly size: number }[] = [];
   readonly #launches: { readonly [P in Phase]: readonly ((dims: Dims) => void)[] };
   readonly #close = track('program');
   /** Milliseconds and launches of each op in the steps that were timed; TYPERT_DEBUG shows them. */
   readonly #times = new Map<string, { ms: number; launches: number }>();
 
-  constructor({ plan, numBlocks, readWeight, onWeight }: ProgramSource) {
+  constructor({ plan, numBlocks, numHostBlocks = 0, readWeight, onWeight }: ProgramSource) {
     this.#plan = plan;
     const { maxNumTokens: T, maxBatchSize: R, maxNumLogits: L } = plan.limits;
     const limits: Dims = { T, R, L };
@@ -146,10 +147,14 @@ export class ReferenceProgram implements Program {
       }
     });
     let cacheBytes = 0;
-    for (const spec of plan.caches) {
-      const data = new Float32Array(numBlocks * blockElements(spec, plan.tokensPerBlock));
+    for (const [pool, spec] of cachePools(plan)) {
+      const size = blockElements(spec, plan.tokensPerBlock);
+      const data = new Float32Array(numBlocks * size);
       cacheBytes += data.byteLength;
-      this.#caches.set(spec.layer, { ...spec, data, tokensPerBlock: plan.tokensPerBlock });
+      this.#pools.push({ data, host: new Float32Array(numHostBlocks * size), size });
+      for (const layer of plan.caches)
+        if (poolOf(layer) === pool)
+          this.#caches.set(layer.layer, { ...layer, data, tokensPerBlock: plan.tokensPerBlock });
     }
     this.memory = { weights: weightBytes, arena: plan.arenaBytes, kvCache: cacheBytes, inputs: inputBytes };
     this.#launches = {
@@ -230,11 +235,13 @@ export class ReferenceProgram implements Program {
     this.#output(output).floats.set(data);
   }
 
-  async copyBlocks(from: Int32Array, to: Int32Array): Promise<void> {
-    for (const cache of this.#caches.values()) {
-      const size = blockElements(cache, cache.tokensPerBlock);
-      for (let i = 0; i < from.length; i++)
-        cache.data.copyWithin(to[i]! * size, from[i]! * size, (from[i]! + 1) * size);
+  async copyBlocks({ kind, from, to }: BlockCopies): Promise<void> {
+    for (const { data, host, size } of this.#pools) {
+      const source = kind === 'toDevice' ? host : data;
+      const target = kind === 'toHost' ? host : data;
+      from.forEach((block, i) => {
+        target.set(source.subarray(block * size, (block + 1) * size), to[i]! * size);
+      });
     }
   }
 

@@ -83,7 +83,7 @@ EXPORT void typert_pack(int32_t format, const char *from, char *to, int64_t rows
   if (is_quant(format)) pack_quant(format, (const uint8_t *)from, to, rows, columns);
   else pack_float(format, from, to, rows, columns);
 }
-EXPORT void typert_copy_blocks(char *cache, int64_t block_bytes, const int32_t *from, const int32_t *to, int32_t count) {
-  for (int32_t i = 0; i < count; i++) memcpy(cache + to[i] * block_bytes, cache + from[i] * block_bytes, (size_t)block_bytes);
+EXPORT void typert_copy_blocks(const char *source, char *target, int64_t block_bytes, const int32_t *from, const int32_t *to, int32_t count) {
+  for (int32_t i = 0; i < count; i++) memcpy(target + to[i] * block_bytes, source + from[i] * block_bytes, (size_t)block_bytes);
 }
 EXPORT int32_t typert_launch_bytes(void) { return (int32_t)sizeof(launch); }
