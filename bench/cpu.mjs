@@ -55,7 +55,6 @@ function batchOf(sequences, limits) {
     tokens: new Int32Array(T),
     positions: new Int32Array(T),
     cacheSlots: new Int32Array(T),
-    otherGroups: [],
     requestOffsets: new Int32Array(R + 1),
     contextLengths: new Int32Array(R),
     blockTables: new Int32Array(R * limits.maxBlocksPerSequence),

@@ -48,6 +48,8 @@ export interface BuildConfig {
 /** A model brought to a plan, with what was made on the way. */
 export interface Compiled {
   readonly model: KnownModel;
+  /** What was asked for. */
+  readonly build: BuildConfig;
   readonly dtype: FloatDType;
   readonly maxSeqLen: number;
   readonly plan: Plan;
@@ -106,7 +108,7 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
   debug(4, () => printGraph(graph));
   const limits = { maxBatchSize, maxNumTokens, maxNumLogits: Math.max(maxBatchSize, Math.min(64, maxNumTokens)) };
   const { plan, arena } = makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence });
-  return { model, dtype, maxSeqLen, plan, arena, stages, graph };
+  return { model, build, dtype, maxSeqLen, plan, arena, stages, graph };
 }
 
 /** Options of `buildEngine`. */
@@ -154,6 +156,10 @@ export async function writeCompiled(parts: {
       max_seq_len: maxSeqLen,
       max_num_logits: plan.limits.maxNumLogits,
       tokens_per_block: plan.tokensPerBlock,
+      ...(compiled.build.maxAttentionWindow === undefined
+        ? {}
+        : { max_attention_window: [...compiled.build.maxAttentionWindow] }),
+      ...(compiled.build.sinkTokenLength === undefined ? {} : { sink_token_length: compiled.build.sinkTokenLength }),
     },
   };
   debug(1, () => `building ${model.config.architecture} for ${target.name} into ${engineDir}`);

@@ -81,7 +81,12 @@ export class LLM implements AsyncDisposable {
     using engine = openEngine(engineDir);
     const { config, assets } = engine;
     const tokenizer = resolved.skipTokenizerInit ? undefined : Tokenizer.fromAssets(assets, engineDir);
-    const { tokensPerBlock: _builtIn, ...kvCacheConfig } = resolved.kvCacheConfig;
+    const {
+      tokensPerBlock: _block,
+      maxAttentionWindow: _window,
+      sinkTokenLength: _sinks,
+      ...kvCacheConfig
+    } = resolved.kvCacheConfig;
     const executor = await Executor.create({
       session: {
         engineDir,

@@ -65,6 +65,17 @@ function refuseMismatch(path: string, options: PrepareOptions): void {
       });
     }
   }
+  for (const name of ['maxAttentionWindow', 'sinkTokenLength'] as const) {
+    const want = JSON.stringify(options.kvCacheConfig[name]);
+    const have = JSON.stringify(name === 'maxAttentionWindow' ? built.max_attention_window : built.sink_token_length);
+    if (want !== undefined && want !== have)
+      throw new EngineError('engine was built otherwise', {
+        where: `${path}: kvCacheConfig.${name}`,
+        expected: have ?? 'it left out',
+        got: want,
+        remedy: 'Build the engine again from its checkpoint with it',
+      });
+  }
   const limits: readonly [string, number | undefined, number][] = [
     ['maxBatchSize', options.maxBatchSize, built.max_batch_size],
     ['maxNumTokens', options.maxNumTokens, built.max_num_tokens],
@@ -97,6 +108,7 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     return { engineDir: path, built: false };
   }
   const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, kvCacheConfig, signal } = options;
+  const { tokensPerBlock, maxAttentionWindow, sinkTokenLength } = kvCacheConfig;
   // The build looks at the signal whenever it reports: an aborted one leaves nothing behind.
   const progress: Progress = (event) => {
     signal?.throwIfAborted();
@@ -107,7 +119,9 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
   options.signal?.throwIfAborted();
   const build: BuildConfig = {
     dtype,
-    tokensPerBlock: kvCacheConfig.tokensPerBlock,
+    tokensPerBlock,
+    ...(maxAttentionWindow === undefined ? {} : { maxAttentionWindow }),
+    ...(sinkTokenLength === undefined ? {} : { sinkTokenLength }),
     ...(maxBatchSize === undefined ? {} : { maxBatchSize }),
     ...(maxNumTokens === undefined ? {} : { maxNumTokens }),
     ...(maxSeqLen === undefined ? {} : { maxSeqLen }),

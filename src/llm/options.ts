@@ -17,6 +17,14 @@ export interface KvCacheConfig {
   readonly enableBlockReuse?: boolean;
   /** A block that is alike only at its beginning is copied. Default true. */
   readonly enablePartialReuse?: boolean;
+  /** Bytes of host memory that blocks move to when their place on the device is needed, to come back when they are wanted. Default 0. */
+  readonly hostCacheSize?: number;
+  /** Blocks of a lower retention priority are dropped instead of moved to the host. Default 0: none is. */
+  readonly secondaryOffloadMinPriority?: number;
+  /** Positions that each layer sees at most, repeated over the layers; their blocks are given back beyond it. Built into the engine. Default: what the model says. */
+  readonly maxAttentionWindow?: readonly number[];
+  /** So many first positions stay visible in layers with a window (StreamingLLM). Built into the engine. Default 0. */
+  readonly sinkTokenLength?: number;
   /** Events of the cache that are kept until `LLM.kvCacheEvents` takes them. Default 0: none. */
   readonly eventBufferMaxSize?: number;
 }
@@ -93,13 +101,19 @@ const powerOfTwo = z
   .int('expected a whole number')
   .refine((n) => n >= 1 && (n & (n - 1)) === 0, 'expected a power of two');
 
+const natural = z.int('expected a whole number').min(0).optional();
+
 const kvCacheSchema = z.strictObject({
   maxTokens: count,
   freeGpuMemoryFraction: z.number().gt(0).max(1).optional(),
   tokensPerBlock: powerOfTwo.optional(),
   enableBlockReuse: z.boolean().optional(),
   enablePartialReuse: z.boolean().optional(),
-  eventBufferMaxSize: z.int('expected a whole number').min(0).optional(),
+  hostCacheSize: natural,
+  secondaryOffloadMinPriority: z.int('expected a whole number from 0 to 100').min(0).max(100).optional(),
+  maxAttentionWindow: z.array(z.int('expected whole numbers').min(1)).min(1).optional(),
+  sinkTokenLength: natural,
+  eventBufferMaxSize: natural,
 });
 
 const schedulerSchema = z.strictObject({

@@ -29,7 +29,7 @@ const requests = Array.from({ length: 64 }, (_, i) => ({
 const solo: number[][] = [];
 
 beforeAll(async () => {
-  using checkpoint = await openCheckpoint(goldenPath('mistral-swa'), { cacheDir: folder });
+  using checkpoint = await openCheckpoint(goldenPath('llama'), { cacheDir: folder });
   await buildEngine({
     checkpoint,
     target: findTarget('reference'),

@@ -91,7 +91,7 @@ export class FakeSession implements Session {
     this.#check(batch);
     this.#batch = batch;
     const written = new Set<number>();
-    for (const { cacheSlots } of [batch, ...batch.otherGroups]) {
+    for (const { cacheSlots } of [batch, ...(batch.otherGroups ?? [])]) {
       for (let t = 0; t < batch.numTokens; t++) {
         const slot = cacheSlots[t]!;
         if (written.has(slot)) throw new Error(`slot ${slot} is written twice in one step`);
@@ -169,7 +169,7 @@ export class FakeSession implements Session {
     const last = batch.positions[token]!;
     const { memory = last + 1 } = this.#options;
     const { cacheGroups = [{}] } = this.limits;
-    [batch, ...batch.otherGroups].forEach(({ blockTables }, group) => {
+    [batch, ...(batch.otherGroups ?? [])].forEach(({ blockTables }, group) => {
       const { window = last + 1, sinkTokens = 0 } = cacheGroups[group]!;
       const first = Math.max(0, last + 1 - Math.min(memory, window));
       for (let position = 0; position <= last; position++) {

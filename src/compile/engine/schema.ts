@@ -20,6 +20,9 @@ export const buildConfigSchema = z.object({
   max_num_logits: size,
   /** Tokens in one block of the KV cache. */
   tokens_per_block: size,
+  /** Positions that each layer sees at most, where the build limited them, and how many first ones stay visible. */
+  max_attention_window: z.array(size).optional(),
+  sink_token_length: z.int().min(0).optional(),
 });
 
 export type BuildConfigJson = z.infer<typeof buildConfigSchema>;

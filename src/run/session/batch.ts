@@ -21,7 +21,7 @@ export interface Batch {
   /** [T] where each token's key and value go: block id × tokensPerBlock + offset in the block. */
   readonly cacheSlots: Int32Array;
   /** The same two for the cache groups after the first. Blocks that are out of a group's window may have any id of the pool. */
-  readonly otherGroups: readonly GroupTables[];
+  readonly otherGroups?: readonly GroupTables[];
   /** [L] indices into `tokens` of the rows that want logits, never descending; an index stands several times where several samples are drawn from one row. */
   readonly logitsRows: Int32Array;
   /** [L] how each row with logits is sampled. */

@@ -122,7 +122,7 @@ class EngineSession implements Session {
     program.write('contextLengths', batch.contextLengths, R);
     program.write('blockTables', batch.blockTables, R * this.limits.maxBlocksPerSequence);
     program.write('cacheSlots', batch.cacheSlots, T);
-    batch.otherGroups.forEach(({ blockTables, cacheSlots }, i) => {
+    batch.otherGroups?.forEach(({ blockTables, cacheSlots }, i) => {
       program.write(`blockTables.${i + 1}`, blockTables, R * this.limits.maxBlocksPerSequence);
       program.write(`cacheSlots.${i + 1}`, cacheSlots, T);
     });

@@ -17,7 +17,10 @@ import { copyBlocksLaunch } from '../../kernels/gather/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
 import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+
 import type { CudaCompiler } from './binaries.ts';
+import { type CachePool, exchangeBlocks } from './cache-pool.ts';
+
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
 import { type BoundLaunch, floatInputs, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
@@ -351,33 +354,6 @@ export class CudaProgram implements Program {
     this.#marks[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
     this.#close();
-  }
-}
-
-interface CachePool {
-  readonly ptr: DevicePtr;
-  readonly host: PinnedBuffer | undefined;
-  readonly blockBytes: number;
-}
-
-/** Copies blocks between device and host in stream order; neighbours that go to neighbours go together. Nothing waits: the host never reads what it keeps. */
-function exchangeBlocks(
-  stream: Stream,
-  { ptr, host, blockBytes }: CachePool,
-  kind: 'toHost' | 'toDevice',
-  from: Int32Array,
-  to: Int32Array,
-): void {
-  if (host === undefined) throw new TargetError('there is no cache on the host', { where: 'copyBlocks', got: kind });
-  for (let i = 0; i < from.length; ) {
-    let count = 1;
-    while (i + count < from.length && from[i + count] === from[i]! + count && to[i + count] === to[i]! + count) count++;
-    const [block, slot] = kind === 'toHost' ? [from[i]!, to[i]!] : [to[i]!, from[i]!];
-    const device = offsetPtr(ptr, block * blockBytes);
-    const address = host.address + BigInt(slot * blockBytes);
-    if (kind === 'toHost') stream.download(device, address, count * blockBytes);
-    else stream.upload(device, address, count * blockBytes);
-    i += count;
   }
 }
 
