@@ -30,7 +30,7 @@ export function viewBase(value: Value, makers: ReadonlyMap<number, AnyNode>): Va
   return base;
 }
 
-/** Lays out what `nodes` produce, with symbols at `limits`. `kept` values live to the end. Greedy by size: the largest first, each at the lowest offset free over its lifetime. */
+/** Lays out what `nodes` produce, with symbols at `limits`. `kept` values live to the end, what the sample phase makes until the next step makes it anew. Greedy by size: the largest first, each at the lowest offset free over its lifetime. */
 export function layOut(
   nodes: readonly AnyNode[],
   kept: readonly Value[],
@@ -42,11 +42,12 @@ export function layOut(
   nodes.forEach((node, at) => {
     for (const value of Object.values(node.outputs)) {
       makers.set(value.id, node);
-      if (!ops[node.op].view) lives.set(value.id, { value, from: at, to: at });
+      const lasting = ops[node.op].phase === 'sample';
+      if (!ops[node.op].view) lives.set(value.id, { value, from: lasting ? 0 : at, to: lasting ? nodes.length : at });
     }
     for (const value of Object.values(node.inputs)) {
       const life = lives.get(viewBase(value, makers).id);
-      if (life !== undefined) life.to = at;
+      if (life !== undefined) life.to = Math.max(life.to, at);
     }
   });
   for (const value of kept) {

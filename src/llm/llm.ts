@@ -95,6 +95,9 @@ export class LLM implements AsyncDisposable {
       },
       schedulerConfig: resolved.schedulerConfig,
       ...(resolved.speculativeConfig === undefined ? {} : { speculativeConfig: resolved.speculativeConfig }),
+      ...(resolved.disableOverlapScheduler === undefined
+        ? {}
+        : { disableOverlapScheduler: resolved.disableOverlapScheduler }),
       ...(resolved.batchedLogitsProcessor === undefined
         ? {}
         : { batchedLogitsProcessor: resolved.batchedLogitsProcessor }),

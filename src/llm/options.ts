@@ -73,6 +73,8 @@ export interface LLMOptions {
   readonly loadFormat?: (typeof loadFormats)[number];
   /** Tokens are proposed from the text so far and checked several at a time; the output stays the same. Default: none are. */
   readonly speculativeConfig?: NGramDecodingConfig;
+  /** Each step waits for the one before it. Default false: on a device that allows it, a step is planned and started while the one before is computed. */
+  readonly disableOverlapScheduler?: boolean;
   /** Changes the logits of requests with `applyBatchedLogitsProcessor`, all rows of a step at once. */
   readonly batchedLogitsProcessor?: BatchedLogitsProcessor;
   /** Seed of the dummy weights and of sampling for requests that have none of their own. Default: from the system's randomness. */
@@ -147,6 +149,7 @@ const schema = z.strictObject({
   loadFormat: z.enum(loadFormats).optional(),
   seed: z.int('expected a whole number').min(0).optional(),
   speculativeConfig: speculativeSchema.optional(),
+  disableOverlapScheduler: z.boolean().optional(),
   batchedLogitsProcessor: z
     .custom<BatchedLogitsProcessor>((value) => typeof value === 'function', 'expected a function')
     .optional(),

@@ -143,8 +143,12 @@ export interface BlockCopies {
 /** A plan on a device, ready to run steps. Calls are made one after the other. */
 export interface Program extends AsyncDisposable {
   readonly memory: ProgramMemory;
-  /** Sets a step input: the first `count` elements of `data`. */
-  write(input: string, data: HostArray, count: number): void;
+  /** Set: work is queued, calls return at once, and an id −1 − row among the input `tokens` names what the step before samples in that row. */
+  readonly queues?: true;
+  /** Rows that a step of one token a request is best filled up to; the block after the pool's last takes what rows that stand for nobody write. Absent: none. */
+  readonly fillUp?: (rows: number) => number;
+  /** Sets a step input, from its element `at` (default 0) on: the first `count` elements of `data`. */
+  write(input: string, data: HostArray, count: number, at?: number): void;
   /** Runs a phase with the symbols at these values. To `times`, one entry a plan step of the phase, the milliseconds that each took are added. */
   run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void>;
   /** Copies the first `into.length` elements of an output to the host. */

@@ -1,7 +1,7 @@
 // A session without a model whose answers depend on everything that the executor has to get right. Each token is stored in its cache slot; a row's logits are a hash of the whole
 // history read back through the block table. A wrong table, slot, position, chunk or copy gives other tokens.
 import { sampleRow } from '../../src/kernels/sample/reference.ts';
-import type { Batch, Session, SessionLimits, StepTimes } from '../../src/run/session/batch.ts';
+import type { Batch, Samples, Session, SessionLimits, StepTimes } from '../../src/run/session/batch.ts';
 import type { BlockCopies } from '../../src/targets/target.ts';
 
 /** What a slot holds before anything is written, and after its block was poisoned. */
@@ -14,6 +14,8 @@ export interface FakeSessionOptions extends Partial<SessionLimits> {
   readonly stepTime?: number;
   /** Logits depend on so many tokens only, so that texts run in circles; default: on all. */
   readonly memory?: number;
+  /** Whether steps may be started ahead; default false. */
+  readonly overlaps?: boolean;
   /** Told of every slot that a step writes. */
   readonly onWrite?: (block: number, offset: number) => void;
 }
@@ -28,10 +30,14 @@ function mix(hash: number, value: number): number {
 export class FakeSession implements Session {
   readonly limits: SessionLimits;
   readonly numLaunches = { forward: 3, sample: 1 };
+  readonly overlaps: boolean;
   readonly cache: Int32Array;
   readonly host: Int32Array;
   readonly #options: FakeSessionOptions;
   #logits = new Float32Array(0);
+  #sampled = new Int32Array(0);
+  /** What the device does, in order. */
+  #queue: Promise<unknown> = Promise.resolve();
   #batch: Batch | undefined;
   numSteps = 0;
   numCopies = 0;
@@ -44,7 +50,7 @@ export class FakeSession implements Session {
   disposed = false;
 
   constructor(options: FakeSessionOptions = {}) {
-    const { failAt: _, stepTime: __, onWrite: ___, memory: ____, ...limits } = options;
+    const { failAt: _, stepTime: __, onWrite: ___, memory: ____, overlaps, ...limits } = options;
     const tokensPerBlock = limits.tokensPerBlock ?? 4;
     const maxSeqLen = limits.maxSeqLen ?? 64;
     this.limits = {
@@ -59,11 +65,22 @@ export class FakeSession implements Session {
       ...limits,
     };
     this.#options = options;
+    this.overlaps = overlaps ?? true;
     this.cache = new Int32Array(this.limits.numBlocks * tokensPerBlock).fill(empty);
     this.host = new Int32Array((this.limits.numHostBlocks ?? 0) * tokensPerBlock).fill(empty);
   }
 
-  async copyBlocks({ kind, from, to }: BlockCopies): Promise<void> {
+  #enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#queue.then(work);
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+
+  async copyBlocks(copies: BlockCopies): Promise<void> {
+    await this.#enqueue(async () => this.#copyBlocks(copies));
+  }
+
+  #copyBlocks({ kind, from, to }: BlockCopies): void {
     const { tokensPerBlock } = this.limits;
     if (kind !== 'device') {
       this.numMoves += from.length;
@@ -84,7 +101,28 @@ export class FakeSession implements Session {
   }
 
   async forward(batch: Batch, times?: StepTimes): Promise<void> {
+    this.#announce(batch);
     if (times !== undefined) for (let i = 0; i < 3; i++) times.forward[i]! += i + 1;
+    await this.#enqueue(() => this.#forward(batch));
+  }
+
+  async step(batch: Batch): Promise<Samples> {
+    this.#announce(batch);
+    return await this.#enqueue(async () => {
+      await this.#forward(batch);
+      return this.#sample();
+    });
+  }
+
+  /** What a step will write is told when it is given: the host's books are of that moment, while the device may be a step behind. */
+  #announce(batch: Batch): void {
+    const { tokensPerBlock } = this.limits;
+    const groups = [batch, ...(batch.otherGroups ?? [])];
+    for (const slot of groups.flatMap(({ cacheSlots }) => [...cacheSlots.subarray(0, batch.numTokens)]))
+      this.#options.onWrite?.(Math.floor(slot / tokensPerBlock), slot % tokensPerBlock);
+  }
+
+  async #forward(batch: Batch): Promise<void> {
     if (this.#options.failAt === this.numSteps) throw new Error('the device fell over');
     if (this.#options.stepTime) await new Promise((resolve) => setTimeout(resolve, this.#options.stepTime));
     this.numSteps++;
@@ -96,8 +134,10 @@ export class FakeSession implements Session {
         const slot = cacheSlots[t]!;
         if (written.has(slot)) throw new Error(`slot ${slot} is written twice in one step`);
         written.add(slot);
-        this.#options.onWrite?.(Math.floor(slot / this.limits.tokensPerBlock), slot % this.limits.tokensPerBlock);
-        this.cache[slot] = batch.tokens[t]!;
+        const token = batch.tokens[t]!;
+        const known = token < 0 ? this.#sampled[-1 - token] : token;
+        if (known === undefined) throw new Error('a token of a row that was not sampled');
+        this.cache[slot] = known;
       }
     }
     this.#logits = new Float32Array(batch.numLogits * this.limits.vocabSize);
@@ -115,9 +155,13 @@ export class FakeSession implements Session {
     this.#logits.set(logits.subarray(0, this.#logits.length));
   }
 
-  async sample(times?: StepTimes): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
-    const batch = this.#batch!;
+  async sample(times?: StepTimes): Promise<Samples> {
     if (times !== undefined) times.sample[0]! += 4;
+    return await this.#enqueue(async () => this.#sample());
+  }
+
+  #sample(): Samples {
+    const batch = this.#batch!;
     const { vocabSize } = this.limits;
     const tokens = new Int32Array(batch.numLogits);
     const logprobs = new Float32Array(batch.numLogits);
@@ -135,6 +179,7 @@ export class FakeSession implements Session {
       tokens[row] = sampled.token;
       logprobs[row] = sampled.logprob;
     }
+    this.#sampled = tokens;
     return { tokens, logprobs };
   }
 

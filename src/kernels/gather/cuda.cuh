@@ -9,6 +9,7 @@ struct GatherRows {
   static constexpr i32 threads = 128, minBlocks = 4;
   struct Params {
     const i32* ids;
+    const i32* sampled;  // what ids below zero name, or null
     const From* table;
     T* y;
     i32 columns, ldt, ldy, tableRows;
@@ -16,7 +17,9 @@ struct GatherRows {
   TYPERT_DEVICE static void run(const Params& p) {
     ptx::waitForPrevious();
     ptx::letNextBegin();
-    const i32 id = maximum(0, minimum(p.ids[blockIdx.x], p.tableRows - 1));
+    i32 id = p.ids[blockIdx.x];
+    if (id < 0 && p.sampled != nullptr) id = p.sampled[-1 - id];
+    id = maximum(0, minimum(id, p.tableRows - 1));
     const From* const from = p.table + i64(id) * p.ldt;
     T* const to = p.y + i64(blockIdx.x) * p.ldy;
     constexpr i32 size = Vector<T>::size;

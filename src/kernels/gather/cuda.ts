@@ -10,12 +10,13 @@ export interface GatherProblem {
   readonly tableRows: number;
   readonly ldt: number;
   readonly ldy: number;
+  readonly sampled?: true;
 }
 
-/** Buffers: ids (int32), table, y. */
+/** Buffers: ids (int32), table, y; with `sampled` (int32), an id −1 − i stands for sampled[i]. */
 export function gatherLaunch(problem: GatherProblem): CudaLaunch {
   const [to, from] = [cudaTypes[problem.dtype], cudaTypes[problem.tableDType]];
-  const { rows, columns, ldt, ldy, tableRows } = problem;
+  const { rows, columns, ldt, ldy, tableRows, sampled } = problem;
   return {
     kernel: { name: symbolName('gather', to, from), include: 'gather/cuda.cuh', type: `GatherRows<${to}, ${from}>` },
     grid: [rows, Math.max(1, Math.min(8, Math.ceil(columns / 1024))), 1],
@@ -23,7 +24,9 @@ export function gatherLaunch(problem: GatherProblem): CudaLaunch {
     sharedBytes: 0,
     overlap: true,
     args: [
-      ...['ids', 'table', 'y'].map((buffer): CudaArg => ({ kind: 'pointer', buffer })),
+      { kind: 'pointer', buffer: 'ids' },
+      sampled ? { kind: 'pointer', buffer: 'sampled' } : { kind: 'null' },
+      ...['table', 'y'].map((buffer): CudaArg => ({ kind: 'pointer', buffer })),
       ...[columns, ldt, ldy, tableRows].map((value): CudaArg => ({ kind: 'i32', value })),
     ],
   };

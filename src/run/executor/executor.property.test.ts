@@ -110,7 +110,11 @@ function numOutputs({ params }: Job): number {
 /** What a job gives alone, in a roomy pool: each sequence as a request of its own with the derived seed. */
 async function alone(job: Job): Promise<{ tokens: number[]; reason: string }[]> {
   if (job.params.useBeamSearch) {
-    const { outputs } = await runJobs([{ ...job, arrival: 0, cancel: undefined }], { maxNumTokens: 64 }, {});
+    const { outputs } = await runJobs(
+      [{ ...job, arrival: 0, cancel: undefined }],
+      { maxNumTokens: 64, overlaps: false },
+      {},
+    );
     return outputs[0]!;
   }
   const sequences = [];
@@ -122,7 +126,7 @@ async function alone(job: Job): Promise<{ tokens: number[]; reason: string }[]> 
       cancel: undefined,
       params: { ...params, seed: BigInt(params.seed ?? 0) + BigInt(index) },
     };
-    const { outputs } = await runJobs([single], { maxNumTokens: 64 }, {});
+    const { outputs } = await runJobs([single], { maxNumTokens: 64, overlaps: false }, {});
     sequences.push(outputs[0]![0]!);
   }
   return sequences;

@@ -36,6 +36,11 @@ export class HostLogits {
     this.#width = width;
   }
 
+  /** Of a step at whose logits nobody looks. */
+  static unseen(width: number): HostLogits {
+    return new HostLogits(undefined, width);
+  }
+
   /** Reads the logits if someone wants them, and writes them back changed if someone's processors change them. */
   static async exchange(
     plan: StepPlan,
@@ -43,7 +48,7 @@ export class HostLogits {
     { ask, failures }: ExchangeOptions = {},
   ): Promise<HostLogits> {
     const width = session.limits.vocabSize;
-    if (!plan.entries.some(wantsRows)) return new HostLogits(undefined, width);
+    if (!plan.entries.some(wantsRows)) return HostLogits.unseen(width);
     const host = new HostLogits(await session.readLogits(), width);
     for (const [request, error] of failures ?? []) host.failures.set(request, error);
     if (ask !== undefined) await host.#askUser(plan, ask);

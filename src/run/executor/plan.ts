@@ -34,6 +34,23 @@ export interface StepPlan {
   readonly preempted: readonly Sequence[];
 }
 
+/** Whether the step after this one can be planned before this one's tokens are known. */
+export function isForeseeable({ entries }: StepPlan): boolean {
+  return entries.every(({ samples, promptFrom, promptTo }) => {
+    if (promptTo > promptFrom) return false;
+    for (let i = 0; i < samples.length; i++) if (!samples[i]!.foreseeable) return false;
+    return true;
+  });
+}
+
+/** The entries of the request whose first beam's entry is number `first`. */
+export function beamsOf({ entries }: StepPlan, first: number): readonly ScheduledSequence[] {
+  const { request } = entries[first]!.sequence;
+  let end = first + 1;
+  while (entries[end]?.sequence.request === request) end++;
+  return entries.slice(first, end);
+}
+
 export type GenerationEntry = { -readonly [Key in keyof ScheduledSequence]: ScheduledSequence[Key] };
 
 function newEntry(sequence: Sequence): GenerationEntry {

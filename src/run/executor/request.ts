@@ -231,6 +231,8 @@ export class Sequence implements Content {
   /** The plan that it was last part of. */
   planned = 0;
   readonly #decays: boolean;
+  /** The last of `tokens` is still being computed: a stand-in holds its place. */
+  #expecting = false;
   #processors: LogitsProcessor[] | undefined;
 
   constructor(request: Request, index: number, layout: CacheLayout) {
@@ -301,7 +303,31 @@ export class Sequence implements Content {
     this.keys.truncate(this.promptLength);
   }
 
+  /** Whether its next token can be planned before the last one is known: nobody looks at its row, and nothing of how it is sampled depends on what was sampled. */
+  get foreseeable(): boolean {
+    return !this.wantsRow && this.drafter === undefined && !this.#decays;
+  }
+
+  /** All tokens it may have are there or being computed. */
+  get complete(): boolean {
+    return this.#expecting && this.numGenerated >= this.request.data.params.maxTokens;
+  }
+
+  /** A token is being sampled, in row `row` of the step under way. Until `append` tells which, its place in `tokens` holds what `Batch.tokens` says of such tokens. */
+  expect(row: number): void {
+    this.reserve(this.numTokens + 1);
+    this.tokens[this.numTokens++] = -1 - row;
+    this.#expecting = true;
+  }
+
+  /** The token under way is not wanted any more. */
+  forgo(): void {
+    if (this.#expecting) this.numTokens--;
+    this.#expecting = false;
+  }
+
   append(token: number): void {
+    this.forgo();
     this.reserve(this.numTokens + 1);
     this.tokens[this.numTokens++] = token;
     if (this.#decays) this.topP = nextTopP(this.request.data.params, this.topP, token);

@@ -28,7 +28,7 @@ export interface SchedulerConfig {
 
 /** What the engine passes on besides. */
 export interface SchedulerOptions extends SchedulerConfig {
-  readonly speculativeConfig?: NGramDecodingConfig;
+  readonly speculativeConfig?: NGramDecodingConfig | undefined;
 }
 
 /** What the cache does besides holding blocks. */
@@ -102,6 +102,7 @@ export class Scheduler {
   /** A sequence ends, whatever it is doing. */
   finish(sequence: Sequence): void {
     if (sequence.status === 'finished') return;
+    sequence.forgo();
     if (sequence.status === 'running') this.#leave(sequence);
     const waited = sequence.status === 'waiting';
     sequence.status = 'finished';
@@ -150,7 +151,7 @@ export class Scheduler {
     for (let i = 0; i < running.length; i++) {
       const sequence = running[i]!;
       const length = sequence.table.numTokens + 1;
-      if (sequence.numTokens !== length || sequence.status !== 'running') continue;
+      if (sequence.numTokens !== length || sequence.status !== 'running' || sequence.complete) continue;
       if (sequence.request.beams !== undefined) {
         if (sequence.index === 0) this.#continueBeams(plan, sequence.request);
         continue;

@@ -8,7 +8,7 @@ export interface Batch {
   readonly numTokens: number;
   readonly numRequests: number;
   readonly numLogits: number;
-  /** [T] token ids, request after request. */
+  /** [T] token ids, request after request. −1 − row: the token that the step before samples in that row. */
   readonly tokens: Int32Array;
   /** [T] position of each token in its sequence, from 0. */
   readonly positions: Int32Array;
@@ -82,15 +82,22 @@ export interface SessionLimits {
 
 /** Milliseconds that each step of the plan took, added up over the steps that were timed. */
 export type StepTimes = { readonly [P in 'forward' | 'sample']: Float64Array };
+/** What a step samples: [L] token ids and their log-probabilities (of the unprocessed distribution). */
+export interface Samples {
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+}
 
 /**
  * An engine opened on a device. A step is `forward` (the model, up to the logits) and then `sample`; between them the logits may be read or changed by the host.
- * Calls are made one after the other.
+ * Calls are made one after the other, but for `step`: the call after it may be made before it resolves.
  */
 export interface Session extends AsyncDisposable {
   readonly limits: SessionLimits;
   /** Launches of the plan in each phase: the sizes of `StepTimes`. */
   readonly numLaunches: { readonly [P in keyof StepTimes]: number };
+  /** Whether the device computes a step while the host prepares the next one. */
+  readonly overlaps: boolean;
   /** Copies whole KV blocks before the next `forward`: shared ones that are about to be written, and those that move between device and host. */
   copyBlocks(copies: BlockCopies): Promise<void>;
   /** Computes the step; afterwards logits of the batch's L rows are on the device. With `times` its launches are timed, which costs time itself. */
@@ -99,6 +106,8 @@ export interface Session extends AsyncDisposable {
   readLogits(): Promise<Float32Array>;
   /** Replaces the L rows' logits on the device. */
   writeLogits(logits: Float32Array): Promise<void>;
-  /** Samples one token a logits row as `batch.sampling` says: [L] token ids and their log-probabilities (of the unprocessed distribution). */
-  sample(times?: StepTimes): Promise<{ tokens: Int32Array; logprobs: Float32Array }>;
+  /** Samples one token a logits row as `batch.sampling` says. */
+  sample(times?: StepTimes): Promise<Samples>;
+  /** `forward` and `sample` at once. The batch may not change before the step after it is given. */
+  step(batch: Batch): Promise<Samples>;
 }

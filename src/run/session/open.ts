@@ -8,7 +8,7 @@ import { findTarget } from '../../targets/index.ts';
 import { blockBytes, type Plan } from '../../targets/plan.ts';
 import type { BlockCopies, Device, Program, Target } from '../../targets/target.ts';
 import { CacheLayout } from '../kv/layout.ts';
-import type { Batch, CacheGroup, Session, SessionLimits, StepTimes } from './batch.ts';
+import type { Batch, CacheGroup, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
 import type { KvCacheConfig, SessionOptions } from './options.ts';
 
 /** Share of free memory that the KV cache may take when nothing is said. */
@@ -100,20 +100,71 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 class EngineSession implements Session {
   readonly limits: SessionLimits;
   readonly numLaunches: Session['numLaunches'];
+  readonly overlaps: boolean;
   readonly #device: Device;
   readonly #program: Program;
   readonly #close = track('session');
   #rows = 0;
   #dims = { T: 0, R: 0, L: 0 };
+  /** Resolves when the last call's work has been given to the device, in order. */
+  #given: Promise<unknown> = Promise.resolve();
+  #samples: Promise<Samples> | undefined;
 
   constructor(parts: Pick<Session, 'limits' | 'numLaunches'> & { device: Device; program: Program }) {
     this.#device = parts.device;
     this.#program = parts.program;
     this.limits = parts.limits;
     this.numLaunches = parts.numLaunches;
+    this.overlaps = parts.program.queues === true;
+  }
+
+  /** Does `work` when all that was asked for before is with the device. */
+  async #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#given.then(work);
+    this.#given = done.catch(() => {});
+    return await done;
   }
 
   async forward(batch: Batch, times?: StepTimes): Promise<void> {
+    await this.#inOrder(() => this.#forward(batch, times));
+  }
+
+  async #forward(batch: Batch, times?: StepTimes): Promise<void> {
+    const { numTokens, numRequests, numLogits } = batch;
+    const rows = numTokens === numRequests && numLogits === numRequests ? numRequests : 0;
+    // Sizes that differ from step to step would be new to the device each time.
+    const filled = rows === 0 ? 0 : (this.#program.fillUp?.(rows) ?? rows);
+    if (!this.overlaps) await this.#fillIn(batch);
+    this.#write(batch);
+    if (filled > rows) this.#writeNobody(rows, filled);
+    this.#rows = numLogits;
+    this.#dims = filled > rows ? { T: filled, R: filled, L: filled } : { T: numTokens, R: numRequests, L: numLogits };
+    await this.#program.run('forward', this.#dims, times?.forward);
+  }
+
+  /** Rows [from, to) of a step of one token a request, for requests that are not there: their one token goes into the block after the pool's last. */
+  #writeNobody(from: number, to: number): void {
+    const program = this.#program;
+    const { numBlocks, tokensPerBlock, maxBlocksPerSequence, cacheGroups = [{}] } = this.limits;
+    const count = to - from;
+    const rows = Int32Array.from({ length: count + 1 }, (_, i) => from + i);
+    const zeros = new Int32Array(count);
+    for (const name of ['tokens', 'positions', 'topK', 'seedLow', 'seedHigh', 'counter'])
+      program.write(name, zeros, count, from);
+    program.write('requestOffsets', rows, count + 1, from);
+    program.write('contextLengths', new Int32Array(count).fill(1), count, from);
+    cacheGroups.forEach((_, group) => {
+      const suffix = group === 0 ? '' : `.${group}`;
+      for (let row = from; row < to; row++)
+        program.write(`blockTables${suffix}`, Int32Array.of(numBlocks), 1, row * maxBlocksPerSequence);
+      program.write(`cacheSlots${suffix}`, new Int32Array(count).fill(numBlocks * tokensPerBlock), count, from);
+    });
+    program.write('logitsRows', rows, count, from);
+    for (const name of ['temperature', 'minP']) program.write(name, new Float32Array(count), count, from);
+    program.write('topP', new Float32Array(count).fill(1), count, from);
+  }
+
+  #write(batch: Batch): void {
     const { numTokens: T, numRequests: R, numLogits: L, sampling } = batch;
     const program = this.#program;
     program.write('tokens', batch.tokens, T);
@@ -134,9 +185,11 @@ class EngineSession implements Session {
     program.write('seedLow', sampling.seedLow, L);
     program.write('seedHigh', sampling.seedHigh, L);
     program.write('counter', sampling.counter, L);
-    this.#dims = { T, R, L };
-    this.#rows = L;
-    await program.run('forward', this.#dims, times?.forward);
+  }
+
+  /** Puts tokens in the places of those that the step before samples. */
+  async #fillIn({ tokens, numTokens }: Batch): Promise<void> {
+    for (let i = 0; i < numTokens; i++) if (tokens[i]! < 0) tokens[i] = (await this.#samples!).tokens[-1 - tokens[i]!]!;
   }
 
   async readLogits(): Promise<Float32Array> {
@@ -149,17 +202,30 @@ class EngineSession implements Session {
     await this.#program.overwrite('logits', logits);
   }
 
-  async sample(times?: StepTimes): Promise<{ tokens: Int32Array; logprobs: Float32Array }> {
+  async sample(times?: StepTimes): Promise<Samples> {
+    await this.#inOrder(() => this.#sample(times));
+    return await this.#samples!;
+  }
+
+  async step(batch: Batch): Promise<Samples> {
+    return await this.#inOrder(async () => {
+      await this.#forward(batch);
+      await this.#sample();
+      return { samples: this.#samples! };
+    }).then(({ samples }) => samples);
+  }
+
+  /** Starts sampling and the way of its results to the host. */
+  async #sample(times?: StepTimes): Promise<void> {
     await this.#program.run('sample', this.#dims, times?.sample);
-    const tokens = new Int32Array(this.#rows);
-    const logprobs = new Float32Array(this.#rows);
-    await this.#program.read('token', tokens);
-    await this.#program.read('logprob', logprobs);
-    return { tokens, logprobs };
+    const [tokens, logprobs] = [new Int32Array(this.#rows), new Float32Array(this.#rows)];
+    const reads = [this.#program.read('token', tokens), this.#program.read('logprob', logprobs)];
+    this.#samples = Promise.all(reads).then(() => ({ tokens, logprobs }));
+    this.#samples.catch(() => {});
   }
 
   async copyBlocks(copies: BlockCopies): Promise<void> {
-    await this.#program.copyBlocks(copies);
+    await this.#inOrder(() => this.#program.copyBlocks(copies));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

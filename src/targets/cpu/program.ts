@@ -167,12 +167,12 @@ export class CpuProgram implements Program {
     }
   }
 
-  write(input: string, data: HostArray, count: number): void {
+  write(input: string, data: HostArray, count: number, at = 0): void {
     const place = this.#inputs.get(input);
     // An input that no kernel reads was dropped by the compiler.
     if (place === undefined) return;
-    if (data instanceof Float32Array) place.floats.set(data.subarray(0, count));
-    else place.ints.set(data.subarray(0, count));
+    if (data instanceof Float32Array) place.floats.set(data.subarray(0, count), at);
+    else place.ints.set(data.subarray(0, count), at);
   }
 
   async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {

@@ -42,6 +42,8 @@ export interface StepView {
   readonly dims: { readonly T: number; readonly R: number; readonly L: number };
   tensor(name: string): StepTensor;
   optional(name: string): StepTensor | undefined;
+  /** The tokens that the step before sampled, [L]. */
+  readonly sampled: DevicePtr | undefined;
   /** The cache of a layer. */
   cache(layer: number): DevicePtr;
   /** Room that launches in order may share, at least `bytes` large. */
@@ -139,7 +141,7 @@ function pointwise(
   return bind(pointwiseLaunch(problem, step.arch), { a: a.ptr, y: y.ptr, ...(b === undefined ? {} : { b: b.ptr }) });
 }
 
-function gather(step: StepView, ids: string, table: string): readonly BoundLaunch[] {
+function gather(step: StepView, ids: string, table: string, sampled?: DevicePtr): readonly BoundLaunch[] {
   const [from, y] = [step.tensor(table), step.tensor('y')];
   const launch = gatherLaunch({
     dtype: step.dtype,
@@ -149,8 +151,10 @@ function gather(step: StepView, ids: string, table: string): readonly BoundLaunc
     tableRows: from.rows,
     ldt: from.stride,
     ldy: y.stride,
+    ...(sampled === undefined ? {} : { sampled: true }),
   });
-  return bind(launch, { ids: step.tensor(ids).ptr, table: from.ptr, y: y.ptr });
+  const buffers = { ids: step.tensor(ids).ptr, table: from.ptr, y: y.ptr };
+  return bind(launch, sampled === undefined ? buffers : { ...buffers, sampled });
 }
 
 const pagedAttention: Maker<'pagedAttention'> = (step, attrs) => {
@@ -264,7 +268,7 @@ const moeExperts: Maker<'moeExperts'> = (step, { kind }) => {
 
 /** The ops that CUDA computes. */
 export const cudaKernels: { readonly [K in Op]?: Maker<K> } = {
-  embedding: (step) => gather(step, 'ids', 'table'),
+  embedding: (step) => gather(step, 'ids', 'table', step.sampled),
   gatherRows: (step) => gather(step, 'rows', 'x'),
   matmul,
   rmsnorm: (step, { eps, weightOffset }) => norm('rms', step, eps, weightOffset),

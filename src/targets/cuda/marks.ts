@@ -6,6 +6,7 @@ export class LaunchMarks implements Disposable {
   readonly #stream: Stream;
   readonly #makeEvent: () => Event;
   readonly #events: Event[] = [];
+  #numIssued = 0;
 
   constructor(stream: Stream, makeEvent: () => Event) {
     this.#stream = stream;
@@ -15,11 +16,17 @@ export class LaunchMarks implements Disposable {
   /** Gives launches to the stream, one after the other, with an event after each. */
   issue(launches: readonly PreparedLaunch[]): void {
     while (this.#events.length <= launches.length) this.#events.push(this.#makeEvent());
+    this.#numIssued = launches.length;
     this.#events[0]!.record(this.#stream);
     launches.forEach((launch, i) => {
       launch.issue(this.#stream);
       this.#events[i + 1]!.record(this.#stream);
     });
+  }
+
+  /** Resolves when the last launch is done. */
+  async reached(): Promise<void> {
+    await this.#events[this.#numIssued]!.reached();
   }
 
   /** When the stream is done: adds the milliseconds of launch i to the entry `stepOf[i]` of `times`. */

@@ -19,12 +19,13 @@ import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, pool
 import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
 
 import type { CudaCompiler } from './binaries.ts';
-import { type CachePool, exchangeBlocks } from './cache-pool.ts';
-
+import { bucketOf } from './buckets.ts';
+import { BlockCopier, type CachePool, exchangeBlocks } from './cache-pool.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
 import { type BoundLaunch, floatInputs, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
 import { LaunchMarks } from './marks.ts';
+import { Results } from './results.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import { planTactics, type Tactics } from './tactics.ts';
 
@@ -49,6 +50,7 @@ const maxPrepared = 256;
 
 export class CudaProgram implements Program {
   readonly memory: ProgramMemory;
+  readonly queues = true;
   readonly #plan: Plan;
   readonly #device: CudaDevice;
   readonly #compiler: CudaCompiler;
@@ -64,10 +66,10 @@ export class CudaProgram implements Program {
   readonly #prepared = new Map<string, Prepared>();
   readonly #inputs: DeviceBuffer;
   readonly #staging: PinnedBuffer;
-  readonly #results: PinnedBuffer;
+  readonly #results: Results;
+  #copier: BlockCopier | undefined;
   readonly #places = new Map<string, { readonly offset: number; readonly bytes: number }>();
   readonly #uploaded: Event;
-  readonly #done: Event;
   readonly #marks: LaunchMarks;
   readonly #scratch: { buffer: DeviceBuffer | undefined };
   readonly #counters: DeviceBuffer;
@@ -84,7 +86,6 @@ export class CudaProgram implements Program {
     this.#numBlocks = numBlocks;
     this.#stream = device.createStream();
     this.#uploaded = new Event(device.driver);
-    this.#done = new Event(device.driver);
     this.#marks = new LaunchMarks(this.#stream, () => new Event(device.driver));
     this.#scratch = { buffer: undefined };
     const limits = limitsOf(plan);
@@ -100,7 +101,7 @@ export class CudaProgram implements Program {
     }
     this.#inputs = this.#own(inputBytes, 'step inputs');
     this.#staging = device.allocatePinned(Math.max(inputBytes, alignment));
-    this.#results = device.allocatePinned(1 << 16);
+    this.#results = new Results(device, this.#stream);
     this.#counters = this.#own(1 << 20, 'counters');
     this.#stream.fill(this.#counters.ptr, 0, this.#counters.bytes);
 
@@ -125,7 +126,8 @@ export class CudaProgram implements Program {
     let cacheBytes = 0;
     for (const [pool, { numKvHeads, headDim, valueDim }] of cachePools(plan)) {
       const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
-      const buffer = this.#own(blockBytes * numBlocks, 'KV cache');
+      // One block more than the pool has: rows that only fill a step up write there.
+      const buffer = this.#own(blockBytes * (numBlocks + 1), 'KV cache');
       this.#stream.fill(buffer.ptr, 0, buffer.bytes);
       cacheBytes += buffer.bytes;
       const host = numHostBlocks === 0 ? undefined : device.allocatePinned(blockBytes * numHostBlocks);
@@ -153,16 +155,21 @@ export class CudaProgram implements Program {
     return buffer;
   }
 
-  write(input: string, data: HostArray, count: number): void {
+  fillUp(rows: number): number {
+    const { maxBatchSize, maxNumTokens, maxNumLogits } = this.#plan.limits;
+    return bucketOf(rows, Math.min(maxBatchSize, maxNumTokens, maxNumLogits));
+  }
+
+  write(input: string, data: HostArray, count: number, at = 0): void {
     const place = this.#places.get(input);
     // An input that no kernel reads was dropped by the compiler.
     if (place === undefined) return;
     if (this.#dirty === 0) this.#uploaded.synchronize();
-    const bytes = count * 4;
-    if (bytes > place.bytes)
-      throw new TargetError('step input too long', { where: input, expected: `${place.bytes} bytes`, got: `${bytes}` });
-    this.#staging.bytes.set(new Uint8Array(data.buffer, data.byteOffset, bytes), place.offset);
-    this.#dirty = Math.max(this.#dirty, place.offset + bytes);
+    const end = (at + count) * 4;
+    if (end > place.bytes)
+      throw new TargetError('step input too long', { where: input, expected: `${place.bytes} bytes`, got: `${end}` });
+    this.#staging.bytes.set(new Uint8Array(data.buffer, data.byteOffset, count * 4), place.offset + at * 4);
+    this.#dirty = Math.max(this.#dirty, place.offset + end);
   }
 
   async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
@@ -176,8 +183,7 @@ export class CudaProgram implements Program {
     }
     if (times !== undefined) {
       this.#marks.issue(prepared.launches);
-      this.#done.record(stream);
-      await this.#finished();
+      await this.#marks.reached();
       this.#marks.addTo(times, prepared.stepOf);
       return;
     }
@@ -190,7 +196,6 @@ export class CudaProgram implements Program {
       prepared.graph = stream.capture(() => issue(prepared.launches, stream));
     if (prepared.graph === undefined) issue(prepared.launches, stream);
     else stream.launch(prepared.graph);
-    this.#done.record(stream);
   }
 
   /** One launch after the other, each waited for: what TYPERT_DEBUG=2 shows. */
@@ -204,7 +209,6 @@ export class CudaProgram implements Program {
       this.#stream.synchronize();
       debug(2, () => `${launch.kernel.name} ${((performance.now() - start) * 1e3).toFixed(0)} us`);
     }
-    this.#done.record(this.#stream);
   }
 
   async #prepare(phase: Phase, dims: Dims): Promise<Prepared> {
@@ -251,6 +255,7 @@ export class CudaProgram implements Program {
           throw new TargetError('launch lacks an argument', { where: `${step.scope} (${step.op})`, expected: name });
         return tensor;
       },
+      sampled: plan.outputs.token === undefined ? undefined : this.#addresses[plan.outputs.token],
       cache: (layer) => this.#caches.get(layer)!,
       scratch: (bytes) => this.#scratchOf(bytes),
       counters: (bytes) => {
@@ -297,20 +302,10 @@ export class CudaProgram implements Program {
     const { ptr, tensor } = this.#output(output);
     const bytes = into.length * cudaBytes(tensor.dtype);
     if (bytes === 0) return;
-    const small = bytes <= this.#results.bytes.length;
-    const raw = small ? this.#results.bytes.subarray(0, bytes) : new Uint8Array(bytes);
-    this.#stream.download(ptr, small ? this.#results.address : raw, bytes);
-    this.#done.record(this.#stream);
-    await this.#finished();
-    if (tensor.dtype === 'bfloat16' || tensor.dtype === 'float16') widen(raw, tensor.dtype, into);
-    else new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(raw);
-  }
-
-  /** Waits for the device without holding up the event loop. */
-  async #finished(): Promise<void> {
-    // Most steps end within the time that one turn of the event loop takes.
-    const patience = performance.now() + 0.05;
-    while (!this.#done.done) if (performance.now() > patience) await new Promise((resolve) => setImmediate(resolve));
+    await this.#results.read(ptr, bytes, (raw) => {
+      if (tensor.dtype === 'bfloat16' || tensor.dtype === 'float16') widen(raw, tensor.dtype, into);
+      else new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(raw);
+    });
   }
 
   async overwrite(output: string, data: Float32Array): Promise<void> {
@@ -326,16 +321,13 @@ export class CudaProgram implements Program {
       for (const pool of this.#pools) exchangeBlocks(this.#stream, pool, kind, from, to);
       return;
     }
-    using ids = this.#device.allocate(from.byteLength * 2, 'block ids');
-    this.#device.upload(ids.ptr, from);
-    const targets = offsetPtr(ids.ptr, from.byteLength);
-    this.#device.upload(targets, to);
-    for (const { ptr, blockBytes } of this.#pools) {
-      const launch = copyBlocksLaunch(from.length, blockBytes);
-      const prepared = await this.#bind({ launch, buffers: { from: ids.ptr, to: targets, cache: ptr } });
-      prepared.issue(this.#stream);
+    const pieces = (this.#copier ??= new BlockCopier(this.#device, this.#stream)).upload(from, to);
+    for (const { count, buffers } of pieces) {
+      for (const { ptr, blockBytes } of this.#pools) {
+        const launch = copyBlocksLaunch(count, blockBytes);
+        (await this.#bind({ launch, buffers: { ...buffers, cache: ptr } })).issue(this.#stream);
+      }
     }
-    this.#stream.synchronize();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -348,9 +340,9 @@ export class CudaProgram implements Program {
     for (const buffer of this.#owned) buffer[Symbol.dispose]();
     for (const { host } of this.#pools) host?.[Symbol.dispose]();
     this.#staging[Symbol.dispose]();
+    this.#copier?.[Symbol.dispose]();
     this.#results[Symbol.dispose]();
     this.#uploaded[Symbol.dispose]();
-    this.#done[Symbol.dispose]();
     this.#marks[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
     this.#close();

@@ -10,6 +10,9 @@ import type {
 } from '../ffi/cuda-driver.ts';
 import type { Pointer } from '../ffi/library.ts';
 
+/** Milliseconds for which an event is asked again at once: most steps end within the time that one turn of the event loop takes. */
+const patience = 0.05;
+
 /** A queue of device work in order. */
 export class Stream implements Disposable {
   readonly handle: StreamHandle;
@@ -157,6 +160,12 @@ export class Event implements Disposable {
     if (code === 600) return false; // CUDA_ERROR_NOT_READY
     this.#driver.check('cuEventQuery', code);
     return true;
+  }
+
+  /** Resolves when what was recorded is done, without holding up the event loop. */
+  async reached(): Promise<void> {
+    const until = performance.now() + patience;
+    while (!this.done) if (performance.now() > until) await new Promise((resolve) => setImmediate(resolve));
   }
 
   /** Milliseconds from `start` to this event, both recorded and done. */

@@ -45,6 +45,7 @@ function view(plan: Plan, step: PlanStep, dims: Dims, arch: CudaArch, tactics: T
     dims: dims as StepView['dims'],
     optional,
     tensor: (name) => optional(name)!,
+    sampled: nowhere,
     cache: () => nowhere,
     scratch: () => nowhere,
     counters: () => nowhere,

@@ -194,12 +194,12 @@ export class ReferenceProgram implements Program {
     for (const block of blocks) roundArray(dtype, cache.data.subarray(block * size, (block + 1) * size));
   }
 
-  write(input: string, data: HostArray, count: number): void {
+  write(input: string, data: HostArray, count: number, at = 0): void {
     const slot = this.#inputs.get(input);
     // An input that no kernel reads was dropped by the compiler.
     if (slot === undefined) return;
-    if (data instanceof Float32Array) slot.floats.set(data.subarray(0, count));
-    else slot.ints.set(data.subarray(0, count));
+    if (data instanceof Float32Array) slot.floats.set(data.subarray(0, count), at);
+    else slot.ints.set(data.subarray(0, count), at);
   }
 
   async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
