@@ -38,7 +38,10 @@ export function buildOptions(command: Command): Command {
     .option('--max-batch-size <n>', 'requests in one step', integer)
     .option('--max-num-tokens <n>', 'tokens in one step', integer)
     .option('--max-seq-len <n>', 'tokens of one request, prompt and output', integer)
-    .option('--tokens-per-block <n>', 'tokens in a block of the KV cache: a power of two', integer);
+    .option('--tokens-per-block <n>', 'tokens in a block of the KV cache: a power of two', integer)
+    .option('--no-tune', 'choose kernels by rule of thumb instead of timing them on the device')
+    .option('--timing-cache <file>', 'times measured before, as JSON: read, and added to')
+    .option('--no-cublaslt', 'use own kernels alone');
 }
 
 /** Adds what decides where a model comes from. */
@@ -55,6 +58,9 @@ export interface BuildFlags {
   readonly maxNumTokens?: number;
   readonly maxSeqLen?: number;
   readonly tokensPerBlock?: number;
+  readonly tune?: boolean;
+  readonly timingCache?: string;
+  readonly cublaslt?: boolean;
   readonly revision?: string;
   readonly token?: string;
 }
@@ -73,8 +79,11 @@ export function toBuildConfig({
   maxNumTokens,
   maxSeqLen,
   tokensPerBlock,
+  tune,
+  timingCache,
+  cublaslt,
 }: BuildFlags): BuildConfig {
-  return { dtype, ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock }) };
+  return { dtype, ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, tune, timingCache, cublaslt }) };
 }
 
 /** The local path of the model that was named, downloaded when it is an id. */
@@ -90,10 +99,11 @@ export async function locate(
 export function toLLMOptions(flags: BuildFlags & { readonly kvCacheTokens?: number }): LLMOptions {
   const { tokensPerBlock, kvCacheTokens, target, dtype, maxBatchSize, maxNumTokens, maxSeqLen, revision, token } =
     flags;
+  const { tune, timingCache, cublaslt } = flags;
   return {
     target,
     dtype,
-    ...given({ maxBatchSize, maxNumTokens, maxSeqLen, revision, token }),
+    ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tune, timingCache, cublaslt, revision, token }),
     kvCacheConfig: {
       ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),
       ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),

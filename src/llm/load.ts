@@ -26,6 +26,9 @@ export type PrepareOptions = Pick<
   | 'maxNumTokens'
   | 'maxSeqLen'
   | 'kvCacheConfig'
+  | 'tune'
+  | 'timingCache'
+  | 'cublaslt'
   | 'revision'
   | 'token'
   | 'cacheDir'
@@ -107,7 +110,7 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     refuseMismatch(path, options);
     return { engineDir: path, built: false };
   }
-  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, kvCacheConfig, signal } = options;
+  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, kvCacheConfig, tune, timingCache, cublaslt, signal } = options;
   const { tokensPerBlock, maxAttentionWindow, sinkTokenLength } = kvCacheConfig;
   // The build looks at the signal whenever it reports: an aborted one leaves nothing behind.
   const progress: Progress = (event) => {
@@ -125,6 +128,9 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     ...(maxBatchSize === undefined ? {} : { maxBatchSize }),
     ...(maxNumTokens === undefined ? {} : { maxNumTokens }),
     ...(maxSeqLen === undefined ? {} : { maxSeqLen }),
+    ...(tune === undefined ? {} : { tune }),
+    ...(timingCache === undefined ? {} : { timingCache }),
+    ...(cublaslt === undefined ? {} : { cublaslt }),
   };
   return await cachedEngine({
     checkpoint,

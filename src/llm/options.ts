@@ -59,6 +59,12 @@ export interface LLMOptions {
   readonly maxSeqLen?: number;
   /** Beams of one request, at most 16; requests with more are refused. Default 16: beams take memory only while a request uses them. */
   readonly maxBeamWidth?: number;
+  /** Kernels are chosen by timing them on the device when an engine is built, where the target has a choice. Default true; else by rule of thumb. */
+  readonly tune?: boolean;
+  /** JSON file of times measured before: read, and added to. Default: one in the cache folder. */
+  readonly timingCache?: string;
+  /** Products may go to cuBLASLt where it is found. Default true; else own kernels alone. */
+  readonly cublaslt?: boolean;
   readonly kvCacheConfig?: KvCacheConfig;
   readonly schedulerConfig?: SchedulerConfig;
   /** Branch, tag or commit of a model on the hub. Default 'main'. */
@@ -140,6 +146,9 @@ const schema = z.strictObject({
   maxNumTokens: count,
   maxSeqLen: count,
   maxBeamWidth: z.int('expected a whole number from 1 to 16').min(1, atMost16).max(16, atMost16).optional(),
+  tune: z.boolean().optional(),
+  timingCache: z.string().min(1).optional(),
+  cublaslt: z.boolean().optional(),
   kvCacheConfig: kvCacheSchema.optional(),
   schedulerConfig: schedulerSchema.optional(),
   revision: z.string().min(1).optional(),

@@ -1,6 +1,6 @@
 // Engines for CUDA without a GPU: before stand-ins for the driver and NVRTC the whole line runs, from build to tokens (which mean nothing).
 // What is tested is what travels in the engine and what happens where it does not fit.
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { openEngine } from '../../src/compile/engine/read.ts';
@@ -71,5 +71,89 @@ describe.skipIf(!hasCompiler)('an engine built for a GPU', () => {
     const built = await gpu.run(['build', model, '--target', 'cuda', '-o', join(folder, 'other')], {}, ['cuda']);
     expect(built.code).toBe(1);
     expect(built.stderr).toMatch(/target cuda does not work here.*NVRTC/);
+  });
+});
+
+describe.skipIf(!hasCompiler)('tuning', () => {
+  const folder = temporaryFolder();
+  const engine = join(folder, 'engine');
+  const timings = join(folder, 'timings.json');
+  const log = join(folder, 'launches');
+  let gpu: FakeGpu;
+  const build = async (...flags: readonly string[]) => {
+    rmSync(log, { force: true });
+    const vars = { FAKE_CUDA_LOG: log };
+    const result = await gpu.run(['build', model, '--target', 'cuda', '-o', engine, ...flags], vars);
+    expect(result.stderr + result.stdout).toContain('launches');
+    using opened = openEngine(engine);
+    const launched = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
+    return { problems: opened.plan.tactics!.problems, launched, stderr: result.stderr };
+  };
+  /** What the stand-in's clock says of a kernel. */
+  const cost = (name: string) => 1 + ([...name].reduce((hash, c) => (hash * 33 + c.charCodeAt(0)) >>> 0, 5381) % 997);
+
+  beforeAll(() => {
+    gpu = new FakeGpu(folder);
+  });
+
+  test('without it no kernel is launched, and heuristics choose', async () => {
+    const { launched, problems } = await build('--no-tune', '--timing-cache', timings);
+    expect(launched).toEqual([]);
+    expect(Object.keys(problems).length).toBeGreaterThan(3);
+    expect(existsSync(timings)).toBe(false);
+  });
+
+  test('the fastest candidate is chosen at each size, and timings are reused', async () => {
+    const tuned = await build('--timing-cache', timings);
+    expect(tuned.launched.length).toBeGreaterThan(50);
+    expect(tuned.stderr).toContain('time tactics');
+    const { devices } = JSON.parse(readFileSync(timings, 'utf8'));
+    const [problems] = Object.values(devices) as Record<string, Record<string, { us: number; config: object }[]>>[];
+    let compared = 0;
+    for (const [key, bySize] of Object.entries(problems!))
+      for (const [size, lines] of Object.entries(bySize)) {
+        const chosen = tuned.problems[key]!.find(({ upTo }) => upTo >= Number(size))!.config;
+        const us = lines.find(({ config }) => JSON.stringify(config) === JSON.stringify(chosen))!.us;
+        expect(us).toBeLessThanOrEqual(lines[0]!.us / 0.99);
+        compared++;
+      }
+    expect(compared).toBeGreaterThan(30);
+    const again = await build('--timing-cache', timings);
+    expect(again.launched).toEqual([]);
+    expect(again.problems).toEqual(tuned.problems);
+  });
+
+  test('times are those of the kernel', async () => {
+    const { devices } = JSON.parse(readFileSync(timings, 'utf8'));
+    const key = 'prefill bfloat16';
+    const [problems] = Object.values(devices) as Record<
+      string,
+      Record<string, { us: number; config: { bn?: number } }[]>
+    >[];
+    const [, bySize] = Object.entries(problems!).find(([name]) => name.startsWith(key))!;
+    const line = Object.values(bySize)[0]!.find(({ config }) => config.bn !== undefined)!;
+    expect(line.us).toBeCloseTo(cost('WgmmaAttention_bf16_64_128_0'), -1);
+  });
+
+  test('an edited line decides', async () => {
+    const text = readFileSync(timings, 'utf8');
+    const edited = text.replaceAll(/"us":[\d.]+(?=,"config":\{"kind":"tile","warps":4)/g, '"us":0.001');
+    expect(edited).not.toBe(text);
+    writeFileSync(timings, edited);
+    const { problems, launched } = await build('--timing-cache', timings);
+    expect(launched).toEqual([]);
+    const [, ranges] = Object.entries(problems).find(([key]) => key.startsWith('prefill'))!;
+    expect(ranges.map(({ config }) => config)).toEqual([{ kind: 'tile', warps: 4 }]);
+  });
+
+  test('a damaged file ends the build before anything is timed', async () => {
+    const damaged = join(folder, 'damaged.json');
+    writeFileSync(damaged, '[]');
+    const { code, stderr } = await gpu.run([
+      ...['build', model, '--target', 'cuda', '-o', engine],
+      ...['--timing-cache', damaged],
+    ]);
+    expect(code).toBe(1);
+    expect(stderr).toContain('timing cache cannot be read');
   });
 });

@@ -23,10 +23,18 @@ export interface KernelCompiler extends CudaCompiler {
 
 const tree = packageKernels();
 
+/** By the file of a template: a hash of all that it includes. */
+const closures = new Map<string, string>();
+
 /** A hash of all that is compiled for a kernel: its stub and every file it includes. */
 export function sourceHash(kernel: CudaKernel): string {
   const stub = cudaStub(kernel);
-  return hashTexts([stub, ...[...includeClosure(tree, stub, kernel.name)].flat()]);
+  let closure = closures.get(kernel.include);
+  if (closure === undefined) {
+    closure = hashTexts([...includeClosure(tree, stub, kernel.name)].flat());
+    closures.set(kernel.include, closure);
+  }
+  return hashTexts([stub, closure]);
 }
 
 /** Compiles for `sm` into the user's cache, several kernels at a time; undefined when there is no NVRTC. */

@@ -19,6 +19,7 @@ export interface CudaDeviceInfo extends CudaArch {
   readonly totalBytes: number;
   readonly l2Bytes: number;
   readonly driverVersion: number;
+  readonly clockKHz: number;
 }
 
 /** A piece of the device's memory. */
@@ -71,6 +72,7 @@ export class CudaDevice implements Disposable {
         l2Bytes: driver.attribute(this.#id, 'l2Bytes'),
         totalBytes: driver.totalMemory(this.#id),
         driverVersion: driver.version,
+        clockKHz: driver.attribute(this.#id, 'clockKHz'),
       };
       if (this.info.sm < 80)
         throw new TargetError('the GPU is too old', {

@@ -3,6 +3,7 @@
 import { mkdirSync } from 'node:fs';
 import { byteLength, type FloatDType } from '../../base/dtype.ts';
 import { type CudaArch, type CudaLaunch, cudaArchFlag, cudaStub, cudaTypes } from '../../kernels/cuda-kernel.ts';
+import { fillLaunch } from '../../kernels/fill/cuda.ts';
 import { CublasLt } from '../ffi/cublaslt.ts';
 import type { DevicePtr } from '../ffi/cuda-driver.ts';
 import { Nvrtc } from '../ffi/nvrtc.ts';
@@ -74,24 +75,7 @@ export class Harness {
   /** A buffer of `count` uniform values in [low, high). */
   async random(dtype: FloatDType, count: number, seed: number, low = -1, high = 1): Promise<DeviceBuffer> {
     const buffer = this.allocate(byteLength(dtype, count));
-    const type = `FillRandom<${cudaTypes[dtype]}>`;
-    await this.run(
-      {
-        kernel: { name: `fill_${dtype}`, include: 'fill/cuda.cuh', type },
-        grid: [1024, 1, 1],
-        threads: 256,
-        sharedBytes: 0,
-        args: [
-          { kind: 'pointer', buffer: 'y' },
-          { kind: 'i32', value: count | 0 },
-          { kind: 'i32', value: Math.floor(count / 2 ** 32) },
-          { kind: 'i32', value: seed },
-          { kind: 'f32', value: low },
-          { kind: 'f32', value: high },
-        ],
-      },
-      { y: buffer.ptr },
-    );
+    await this.run(fillLaunch(dtype, count, seed, low, high), { y: buffer.ptr });
     return buffer;
   }
 

@@ -1,8 +1,11 @@
 // What a build adds to a plan for this GPU: tactics, and the kernels they need, compiled.
+import { join } from 'node:path';
+import { readEnv } from '../../base/env.ts';
 import type { Progress } from '../../base/progress.ts';
 import { type CudaArch, type CudaKernel, cudaArchFlag } from '../../kernels/cuda-kernel.ts';
 import { kernelTensor, type Plan, type Tactic } from '../plan.ts';
 import type { Prepared, PrepareOptions } from '../target.ts';
+import { TimingCache } from '../timing-cache.ts';
 import { type KernelCompiler, openCompiler, sourceHash } from './binaries.ts';
 import { CudaDevice } from './device.ts';
 import { planKernels, planProblems } from './survey.ts';
@@ -15,15 +18,36 @@ import {
   TacticTable,
   tacticDevice,
 } from './tactics.ts';
+import { tune } from './tune.ts';
+
+/** Milliseconds that a build spends on timing, at most. */
+const tuningBudget = 20_000;
 
 /** Chooses tactics and compiles every kernel that the plan can launch. Throws TargetError without a GPU or without NVRTC. */
 export async function prepareCuda(plan: Plan, options: PrepareOptions): Promise<Prepared> {
   using device = new CudaDevice(options.device ?? 0);
   using compiler = openCompiler(device.info.sm);
   const problems = planProblems(plan, device.info);
-  const table = tabulate(problems, (problem) => candidates(problem, device.info)[0]!);
+  const choose =
+    options.tune === false
+      ? (problem: TacticProblem): TacticConfig => candidates(problem, device.info)[0]!
+      : await tuned(plan, problems, device, compiler, options);
+  const table = tabulate(problems, choose);
   const chosen: Plan = { ...plan, tactics: { device: tacticDevice(device.info), problems: table } };
   return await withKernels(chosen, device.info, compiler, options.progress);
+}
+
+async function tuned(
+  plan: Plan,
+  problems: readonly TacticProblem[],
+  device: CudaDevice,
+  compiler: KernelCompiler,
+  { timingCache, progress }: PrepareOptions,
+): Promise<(problem: TacticProblem) => TacticConfig> {
+  const file = timingCache ?? join(readEnv().cacheDir, 'timings.json');
+  const clock = `${Math.round(device.info.clockKHz / 1000)} MHz`;
+  const cache = new TimingCache(file, `${tacticDevice(device.info)}, ${clock}`);
+  return await tune({ device, compiler, dtype: plan.dtype, problems, cache, progress, budget: tuningBudget });
 }
 
 /** The choices of all problems as ranges of sizes; neighbours with the same choice are one range. */

@@ -3,11 +3,12 @@
 import {
   type AttentionConfig,
   type AttentionProblem,
+  attentionKernel,
   decodeCandidates,
   prefillCandidates,
 } from '../../kernels/attention/cuda.ts';
-import type { CudaArch } from '../../kernels/cuda-kernel.ts';
-import { type MatmulConfig, type MatmulProblem, matmulCandidates } from '../../kernels/matmul/cuda.ts';
+import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
+import { type MatmulConfig, type MatmulProblem, matmulCandidates, matmulKernel } from '../../kernels/matmul/cuda.ts';
 import type { Plan, Tactic } from '../plan.ts';
 
 /** Something that several configs can compute. */
@@ -69,7 +70,7 @@ export function problemKey({ op, problem }: TacticProblem): string {
   for (const [name, value] of Object.entries(problem)) {
     if (name === 'dtype' || name === sizeFields[op] || otherFields.has(name)) continue;
     if (value === undefined || value === false || value === 'none') continue;
-    parts.push(value === true ? name : `${name}=${value}`);
+    parts.push(value === true ? name : `${name}=${typeof value === 'object' ? JSON.stringify(value) : value}`);
   }
   return parts.join(' ');
 }
@@ -86,6 +87,13 @@ export function candidates(of: TacticProblem, arch: CudaArch): readonly TacticCo
     default:
       return of satisfies never;
   }
+}
+
+/** The kernel that a config of a problem launches. */
+export function tacticKernel(of: TacticProblem, config: TacticConfig): CudaKernel {
+  return of.op === 'matmul'
+    ? matmulKernel(of.problem, config as MatmulConfig)
+    : attentionKernel(of.problem, config as AttentionConfig);
 }
 
 /** Looks choices up in a table; what the table lacks is the heuristic's choice. */

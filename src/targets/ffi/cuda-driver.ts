@@ -90,6 +90,7 @@ const remedies: Readonly<Record<string, string>> = {
 /** Attributes of cuDeviceGetAttribute (cuda.h: CUdevice_attribute). */
 export const deviceAttributes = {
   maxSharedMemoryPerBlock: 97,
+  clockKHz: 13,
   multiprocessors: 16,
   l2Bytes: 38,
   maxThreadsPerMultiprocessor: 39,
