@@ -3,39 +3,45 @@
 #include "matmul/quant-tile.h"
 
 enum { MATMUL_X, MATMUL_WEIGHT, MATMUL_BIAS, MATMUL_Y };
-/// Rows of x that a chunk holds: a multiple of the tile's.
-enum { MATMUL_ROWS = 96 };
+/// Rows of x that a chunk holds, and what their number is a multiple of: the tiles of both kinds.
+enum { MATMUL_ROWS = QUANT_ROWS, MATMUL_STEP = 12 };
+_Static_assert(MATMUL_ROWS % MATMUL_STEP == 0 && MATMUL_STEP % BYTE_TILE == 0 && MATMUL_STEP % TILE_ROWS == 0, "chunks are whole tiles");
 
-#if HAS_VNNI
-/// Up to so many numbers each thread makes bytes of them for itself: that is quicker than to share the work and wait for each other.
+/// Up to so many numbers each thread makes whole numbers of them for itself: that is quicker than to share the work and wait for each other.
 enum { QUANTISE_ALONE = 8192 };
 
-static byte_rows quantise_rows(const worker *w, const tensor *x, int64_t m, int64_t k) {
+/// What a thread works in besides: rows that it quantised alone.
+typedef struct {
+  quant_room room;
+  _Alignas(64) char slots[QUANTISE_ALONE * 3];
+} matmul_local;
+_Static_assert(sizeof(matmul_local) <= LOCAL_BYTES, "a product outgrows a thread's memory");
+
+INLINE char *quantise_rows(const int f, const worker *w, const tensor *x, int64_t m, int64_t k) {
   const int alone = m * k <= QUANTISE_ALONE;
-  const byte_rows rows = byte_rows_at(alone ? w->local : w->scratch, m, k);
+  char *slots = alone ? ((matmul_local *)w->local)->slots : w->scratch;
   const int64_t per_row = k / GROUP_COLUMNS, items = m * per_row, step = alone ? items : chunk_size(w, items, 4);
   for (int64_t c = alone ? 0 : claim(w); c * step < items; c = alone ? 1 : claim(w)) {
-    for (int64_t i = c * step; i < min_of(items, (c + 1) * step); i++)
-      quantise_group(row_of(x, i / per_row) + i % per_row * GROUP_COLUMNS, rows.q + i * GROUP_COLUMNS, rows.scale + i, rows.sums + 2 * i);
+    for (int64_t i = c * step; i < min_of(items, (c + 1) * step); i++) {
+      const int64_t row = i / per_row, g = i % per_row, rows = tile_rows(m, row / BYTE_TILE);
+      quantise_group(f, row_of(x, row) + g * GROUP_COLUMNS, tile_slots(f, slots, row / BYTE_TILE, k) + g * slot_bytes(f, rows), rows, row % BYTE_TILE);
+    }
   }
   if (!alone) barrier(w);
-  return rows;
+  return slots;
 }
-#endif
 
 INLINE void matmul(const launch *l, const worker *w, const int format) {
   const tensor *x = &l->args[MATMUL_X], *weight = &l->args[MATMUL_WEIGHT], *y = &l->args[MATMUL_Y];
   const float *bias = floats_of(&l->args[MATMUL_BIAS]);
   const int64_t m = rows_of(w, x), n = dim_of(w, weight->dim[0]), k = dim_of(w, weight->dim[1]);
   const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k);
-#if HAS_VNNI
-  byte_rows quantised = {0};
-  if (is_quant(format)) quantised = quantise_rows(w, x, m, k);
-#endif
+  char *slots = is_quant(format) ? quantise_rows(format, w, x, m, k) : NULL;
   const int64_t groups = ceil_div(n, width), blocks = ceil_div(m, MATMUL_ROWS);
+  const int64_t rows_each = ceil_div(ceil_div(m, blocks), MATMUL_STEP) * MATMUL_STEP;
   for (span part = claim_span(w, groups * blocks); part.begin < part.end;) {
     // Blocks of one group follow each other, so that threads share the weights they bring in.
-    const int64_t g = part.begin / blocks, block = part.begin % blocks, begin = m * block / blocks, rows = m * (block + 1) / blocks - begin;
+    const int64_t g = part.begin / blocks, block = part.begin % blocks, begin = block * rows_each, rows = min_of(rows_each, m - begin);
     if (++part.begin == part.end) part = claim_span(w, groups * blocks);
     const int64_t at = g * width, columns = min_of(width, n - at);
     const float *from[MATMUL_ROWS], *add = bias == NULL ? NULL : bias + at;
@@ -48,11 +54,7 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
     if (!is_quant(format)) {
       float_group(format, rows, from, block_at, to, k, columns, add);
     } else {
-#if HAS_VNNI
-      quant_pair(format, &quantised, begin, rows, block_at, to, k, columns, add);
-#else
-      unpacked_pair(format, rows, from, block_at, to, k, columns, add);
-#endif
+      quant_of(format)(&((matmul_local *)w->local)->room, slots, m, begin, rows, block_at, to, k, columns, add);
     }
   }
 }

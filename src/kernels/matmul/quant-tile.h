@@ -1,218 +1,244 @@
-// Products with quantised weights: activations become bytes in groups of 32 columns with a scale, and four products of bytes are one instruction
-// where the machine has it (AVX-512 VNNI). Elsewhere a group is unpacked to floats and multiplied as such.
+// Products with quantised weights over activations in whole numbers (byte-rows.h). One or two rows multiply the weights as they are stored; more
+// rows share a run of groups that is laid open once: numbers as the dot product takes them, scales and shifts as floats.
 #ifndef TYPERT_CPU_QUANT_TILE_H
 #define TYPERT_CPU_QUANT_TILE_H
-#include "include/cpu/pool.h"
-#include "include/cpu/quant.h"
+#include "matmul/dots.h"
 #include "matmul/tile.h"
 
-#if VL == 16 && defined(__AVX512VNNI__)
-#define HAS_VNNI 1
+/// Registers of VL rows × 4 columns that a pair of panels is, and those of a tile.
+enum { PAIR_REGS = PAIR / VL };
+#if defined(__aarch64__)
+enum { TILE_REGS = 4 };
 #else
-#define HAS_VNNI 0
+enum { TILE_REGS = 2 };
 #endif
+/// Rows that read the weights as they are stored; groups that are laid open together; bytes asked for ahead of their use.
+enum { DIRECT_ROWS = 2, OPEN_GROUPS = 8, QUANT_PREFETCH = 8192 };
 
-/// Activations as bytes: rows of k numbers, and for each group its scale and the sums of its halves.
+/// A group laid open: [8 quads][1, or 2 of words][registers], then the scales and the second factors of all rows.
+INLINE int64_t open_numbers(const int f) { return PAIR * GROUP_COLUMNS * number_bytes(f); }
+INLINE int64_t open_bytes(const int f) { return open_numbers(f) + PAIR * 8; }
+
+/// What a thread works in: a run of open groups, and sums of all rows of a chunk.
+enum { OPEN_MOST = OPEN_GROUPS * (PAIR * GROUP_COLUMNS * 2 + PAIR * 8), QUANT_ROWS = 96 };
 typedef struct {
-  int8_t *q;
-  float *scale;
-  int32_t *sums; // [rows][groups][2]
-} byte_rows;
+  _Alignas(64) char open[OPEN_MOST];
+  _Alignas(64) float sums[QUANT_ROWS * PAIR];
+} quant_room;
 
-INLINE byte_rows byte_rows_at(char *memory, int64_t rows, int64_t k) {
-  const int64_t groups = k / GROUP_COLUMNS;
-  byte_rows b = {.q = (int8_t *)memory};
-  b.scale = (float *)(memory + rows * k);
-  b.sums = (int32_t *)(b.scale + rows * groups);
-  return b;
-}
-
-#if HAS_VNNI
-INLINE void quantise_group(const float *x, int8_t *q, float *scale, int32_t *sums) {
-  const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-  const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-  const __m512 inverse = _mm512_set1_ps(most > 0 ? 127 / most : 0);
-  const __m512i u = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)), v = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-  _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(u));
-  _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtepi32_epi8(v));
-  *scale = most / 127;
-  sums[0] = _mm512_reduce_add_epi32(u);
-  sums[1] = _mm512_reduce_add_epi32(v);
-}
-
-// The compiler's own intrinsic makes it spill accumulators of large tiles; as text they stay in registers.
-#define DOT(sum, weights, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x))
-
-/// Register j (columns 4j to 4j + 3) of a group, as bytes from 0.
-INLINE __m512i quant_register(const int f, const char *group, int panel, int j) {
-  const char *low = group + low_at(f, panel);
-  if (f == W_Q8_0) return _mm512_loadu_si512(low + j * 64);
-  const __m512i both = _mm512_loadu_si512(low + j / 2 * 64), mask = _mm512_set1_epi8(15);
-  __m512i q = _mm512_and_si512(j % 2 ? _mm512_srli_epi16(both, 4) : both, mask);
-  for (int p = 0; p < high_planes(f); p++) {
-    uint64_t bits;
-    memcpy(&bits, group + high_at(f, panel) + p * 64 + j * 8, 8);
-    q = _mm512_mask_add_epi8(q, bits, q, _mm512_set1_epi8((char)(16 << p)));
-  }
-  return q;
-}
-INLINE __m512 sixteen_bytes(const char *p, const int is_signed) {
-  const __m128i b = _mm_loadu_si128((const __m128i *)p);
-  return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
-}
-
-enum { QUANT_PREFETCH = 8192 };
-
-/// y = x · w for rows and a pair of panels, all groups. Sums of a group are integers; Q6_K's scales change in the middle of one.
-INLINE void quant_tile(const int f, const int rows, const int8_t *x, const float *x_scale, const int32_t *x_sums,
-                       int64_t k, const char *w, float *out) {
-  const int64_t groups = k / GROUP_COLUMNS;
-  const int parts = f == W_Q6_K ? 2 : 1, quads = 8 / parts, lines = (group_bytes(f) + 511) / 512;
-  __m512 total[TILE_ROWS][QUANT_PANELS], header[QUANT_PANELS], header_min[QUANT_PANELS];
-#pragma GCC unroll 6
-  for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-    for (int j = 0; j < QUANT_PANELS; j++) total[i][j] = _mm512_setzero_ps();
-  for (int64_t g = 0; g < groups; g++) {
-    if (has_header(f) && g % SUPER_GROUPS == 0) {
-#pragma GCC unroll 2
-      for (int j = 0; j < QUANT_PANELS; j++) {
-        const __m256i *at = (const __m256i *)(w + header_offset(f, g, j));
-        header[j] = _mm512_cvtph_ps(_mm256_loadu_si256(at));
-        header_min[j] = _mm512_cvtph_ps(_mm256_loadu_si256(at + 1));
-      }
+INLINE void lay_open(const int f, const char *pair, int64_t g, char *to) {
+  const int regs = dot_way(f) == BY_WORDS ? 2 : 1;
+  const char *group = pair + group_offset(f, g);
+#pragma GCC unroll 8
+  for (int quad = 0; quad < 8; quad++) {
+#pragma GCC unroll 8
+    for (int y = 0; y < PAIR_REGS; y++) {
+      vi numbers[2];
+      numbers_of(f, group, y, quad, numbers);
+      for (int r = 0; r < regs; r++) *(vi *)(to + ((quad * regs + r) * PAIR_REGS + y) * VL * 4) = numbers[r];
     }
-    const char *group = w + group_offset(f, g);
+  }
+  float *scales = (float *)(to + open_numbers(f));
+  for (int y = 0; y < PAIR_REGS; y++) {
+    vf scale, second;
+    scales_of(f, pair, g, y, &scale, &second);
+    store(scales + y * VL, scale);
+    store(scales + PAIR + y * VL, second);
+  }
+}
+
+INLINE float number_at(const char *p) {
+  float number;
+  memcpy(&number, p, 4);
+  return number;
+}
+INLINE vi start_at(const char *p) {
+  int32_t bits;
+  memcpy(&bits, p, 4);
+  return set_i(bits);
+}
+
+/// sums of a row's group, `sum`, to its total: times the scales of both; `after` is what stands behind the numbers of the slot, for row i of it.
+INLINE vf add_group(const int f, vf total, vi sum, vf scale, vf second, const char *after, int rows) {
+  if (dot_way(f) == BY_PAIRS) sum = join_pairs(sum);
+  total += to_float(sum) * (scale * set(number_at(after)));
+  if (has_minimum(f)) total += second * set(number_at(after + rows * 8));
+  return total;
+}
+
+/// Rows × TILE_REGS registers over a run of open groups; `sums` [rows][PAIR] goes on. It stays in memory: the sums of a group need the registers.
+INLINE void open_tile(const int f, const int rows, const char *x, const char *open, int64_t groups, float *sums) {
+  const int way = dot_way(f), regs = way == BY_WORDS ? 2 : 1, parts = f == W_Q6_K ? 2 : 1, quads = 8 / parts;
+  const int64_t slot = slot_bytes(f, rows);
+  for (int64_t g = 0; g < groups; g++, x += slot, open += open_bytes(f)) {
+    const char *after = x + rows * GROUP_COLUMNS * number_bytes(f);
+    const float *scales = (const float *)(open + open_numbers(f));
 #pragma GCC unroll 2
     for (int part = 0; part < parts; part++) {
-      __m512i dots[TILE_ROWS][QUANT_PANELS];
+      vi sum[BYTE_TILE][TILE_REGS];
 #pragma GCC unroll 6
       for (int i = 0; i < rows; i++) {
-        const int32_t *s = x_sums + (i * groups + g) * 2;
-        const int32_t sum = parts == 2 ? s[part] : s[0] + s[1];
-#pragma GCC unroll 2
-        for (int j = 0; j < QUANT_PANELS; j++) dots[i][j] = _mm512_set1_epi32(quant_offset(f) == 0 ? 0 : -quant_offset(f) * sum);
+        const vi start = start_at(after + (rows * (part + 1) + i) * 4);
+#pragma GCC unroll 4
+        for (int y = 0; y < TILE_REGS; y++) sum[i][y] = start;
       }
 #pragma GCC unroll 8
       for (int quad = part * quads; quad < (part + 1) * quads; quad++) {
-        __m512i q[QUANT_PANELS];
+        vi numbers[TILE_REGS][2];
+#pragma GCC unroll 4
+        for (int y = 0; y < TILE_REGS; y++)
+          for (int r = 0; r < regs; r++) {
+            numbers[y][r] = *(const vi *)(open + ((quad * regs + r) * PAIR_REGS + y) * VL * 4);
+            keep(&numbers[y][r]);
+          }
+#pragma GCC unroll 6
+        for (int i = 0; i < rows; i++) {
+          vi four[2];
+          four_numbers(way, x + (quad * rows + i) * 4 * number_bytes(f), four);
+#pragma GCC unroll 4
+          for (int y = 0; y < TILE_REGS; y++) sum[i][y] = dot(way, sum[i][y], numbers[y], four);
+        }
+      }
+      // Totals are not to be loaded before here.
+      __asm__ volatile("" ::: "memory");
+#pragma GCC unroll 6
+      for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int y = 0; y < TILE_REGS; y++) {
+          float *total = sums + i * PAIR + y * VL;
+          store(total, add_group(f, load(total), sum[i][y], load(scales + part * PAIR + y * VL), load(scales + PAIR + y * VL), after + i * 4, rows));
+        }
+    }
+  }
+}
+
+/// All groups of a pair of panels, as they are stored, for a row or two.
+INLINE void direct_tile(const int f, const int rows, const char *x, const char *pair, int64_t groups, float *sums) {
+  const int way = dot_way(f), parts = f == W_Q6_K ? 2 : 1, quads = 8 / parts, lines = (group_bytes(f) + 511) / 512;
+  vf total[DIRECT_ROWS][PAIR_REGS];
+#pragma GCC unroll 2
+  for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+    for (int y = 0; y < PAIR_REGS; y++) total[i][y] = set(0);
+  for (int64_t g = 0; g < groups; g++, x += slot_bytes(f, rows)) {
+    const char *after = x + rows * GROUP_COLUMNS * number_bytes(f), *group = pair + group_offset(f, g);
+#pragma GCC unroll 2
+    for (int part = 0; part < parts; part++) {
+      vi sum[DIRECT_ROWS][PAIR_REGS];
+#pragma GCC unroll 2
+      for (int i = 0; i < rows; i++) {
+        const vi start = start_at(after + (rows * (part + 1) + i) * 4);
+#pragma GCC unroll 8
+        for (int y = 0; y < PAIR_REGS; y++) sum[i][y] = start;
+      }
+#pragma GCC unroll 8
+      for (int quad = part * quads; quad < (part + 1) * quads; quad++) {
         // Into the second cache only, and a few lines at a time: the first one has too few places for lines under way to keep memory busy.
 #pragma GCC unroll 3
         for (int line = quad * lines; line < (quad + 1) * lines; line++) __builtin_prefetch(group + line * 64 + QUANT_PREFETCH, 0, 2);
+        vi four[DIRECT_ROWS][2];
 #pragma GCC unroll 2
-        for (int j = 0; j < QUANT_PANELS; j++) q[j] = quant_register(f, group, j, quad);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-          int32_t four;
-          memcpy(&four, x + i * k + g * GROUP_COLUMNS + quad * 4, 4);
-          const __m512i b = _mm512_set1_epi32(four);
+        for (int i = 0; i < rows; i++) four_numbers(way, x + (quad * rows + i) * 4 * number_bytes(f), four[i]);
+#pragma GCC unroll 8
+        for (int y = 0; y < PAIR_REGS; y++) {
+          vi numbers[2];
+          numbers_of(f, group, y, quad, numbers);
 #pragma GCC unroll 2
-          for (int j = 0; j < QUANT_PANELS; j++) DOT(dots[i][j], q[j], b);
+          for (int i = 0; i < rows; i++) sum[i][y] = dot(way, sum[i][y], numbers, four[i]);
         }
       }
+#pragma GCC unroll 8
+      for (int y = 0; y < PAIR_REGS; y++) {
+        vf scale, second;
+        scales_of(f, pair, g, y, &scale, &second);
 #pragma GCC unroll 2
-      for (int j = 0; j < QUANT_PANELS; j++) {
-        const char *at = group + scales_at(f, j);
-        __m512 scale, shift = _mm512_setzero_ps();
-        if (has_header(f)) {
-          scale = _mm512_mul_ps(header[j], sixteen_bytes(at + part * 16, f == W_Q6_K));
-          if (has_minimum(f)) shift = _mm512_mul_ps(header_min[j], sixteen_bytes(at + 16, 0));
-        } else {
-          scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
-          if (has_minimum(f)) shift = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(at + 32)));
-        }
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-          const float xs = x_scale[i * groups + g];
-          total[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[i][j]), _mm512_mul_ps(scale, _mm512_set1_ps(xs)), total[i][j]);
-          if (has_minimum(f)) {
-            const int32_t *s = x_sums + (i * groups + g) * 2;
-            const float product = xs * (float)(s[0] + s[1]);
-            // The K formats' minimum is taken away.
-            total[i][j] = _mm512_fmadd_ps(shift, _mm512_set1_ps(has_header(f) ? -product : product), total[i][j]);
-          }
-        }
+        for (int i = 0; i < rows; i++) total[i][y] = add_group(f, total[i][y], sum[i][y], part == 0 ? scale : second, second, after + i * 4, rows);
       }
     }
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 2
   for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-    for (int j = 0; j < QUANT_PANELS; j++) _mm512_storeu_ps(out + i * GROUP + j * PANEL, total[i][j]);
+#pragma GCC unroll 8
+    for (int y = 0; y < PAIR_REGS; y++) store(sums + i * PAIR + y * VL, total[i][y]);
 }
 
-#define QUANT_ROWS(name, f)                                                                                                  \
-  __attribute__((noinline, unused)) static void name(int rows, const byte_rows *x, int64_t first, int64_t k, const char *w, \
-                                                     float *out) {                                                         \
-    const int64_t groups = k / GROUP_COLUMNS;                                                                              \
-    const int8_t *q = x->q + first * k;                                                                                    \
-    const float *scale = x->scale + first * groups;                                                                        \
-    const int32_t *sums = x->sums + first * groups * 2;                                                                    \
-    switch (rows) {                                                                                                        \
-      case 1: quant_tile(f, 1, q, scale, sums, k, w, out); break;                                                          \
-      case 2: quant_tile(f, 2, q, scale, sums, k, w, out); break;                                                          \
-      case 3: quant_tile(f, 3, q, scale, sums, k, w, out); break;                                                          \
-      case 4: quant_tile(f, 4, q, scale, sums, k, w, out); break;                                                          \
-      case 5: quant_tile(f, 5, q, scale, sums, k, w, out); break;                                                          \
-      default: quant_tile(f, 6, q, scale, sums, k, w, out);                                                                \
-    }                                                                                                                      \
-  }
-QUANT_ROWS(quant_rows_q8_0, W_Q8_0)
-QUANT_ROWS(quant_rows_q4_0, W_Q4_0)
-QUANT_ROWS(quant_rows_q4_1, W_Q4_1)
-QUANT_ROWS(quant_rows_q5_0, W_Q5_0)
-QUANT_ROWS(quant_rows_q5_1, W_Q5_1)
-QUANT_ROWS(quant_rows_q4_k, W_Q4_K)
-QUANT_ROWS(quant_rows_q5_k, W_Q5_K)
-QUANT_ROWS(quant_rows_q6_k, W_Q6_K)
-
-typedef void (*quant_rows_fn)(int, const byte_rows *, int64_t, int64_t, const char *, float *);
-INLINE quant_rows_fn quant_rows_of(const int f) {
-  return f == W_Q8_0   ? quant_rows_q8_0
-         : f == W_Q4_0 ? quant_rows_q4_0
-         : f == W_Q4_1 ? quant_rows_q4_1
-         : f == W_Q5_0 ? quant_rows_q5_0
-         : f == W_Q5_1 ? quant_rows_q5_1
-         : f == W_Q4_K ? quant_rows_q4_k
-         : f == W_Q5_K ? quant_rows_q5_k
-                       : quant_rows_q6_k;
-}
-
-/// Rows [first, first + count) of byte activations times one pair of panels, of whose rows `columns` are real.
-INLINE void quant_pair(const int f, const byte_rows *x, int64_t first, int64_t count, const char *w, float *const *y, int64_t k,
-                       int64_t columns, const float *bias) {
-  const int64_t tiles = ceil_div(count, TILE_ROWS);
-  _Alignas(64) float sums[TILE_ROWS * GROUP];
-  for (int64_t t = 0; t < tiles; t++) {
-    const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
-    quant_rows_of(f)((int)rows, x, first + begin, k, w, sums);
-    finish_tile(sums, rows, min_of(columns, PAIR), bias, 1, y + begin);
+/// Adds the bias to sums [rows][PAIR] and puts the real ones out.
+__attribute__((noinline, unused)) static void finish_pair(const float *sums, int64_t rows, int64_t columns, const float *bias, float *const *y) {
+  for (int64_t i = 0; i < rows; i++, sums += PAIR) {
+    int64_t c = 0;
+    for (; c + VL <= columns; c += VL) store(y[i] + c, bias == NULL ? load(sums + c) : load(sums + c) + load(bias + c));
+    for (; c < columns; c++) y[i][c] = bias == NULL ? sums[c] : sums[c] + bias[c];
   }
 }
-#endif
 
-/// The same without instructions for bytes: groups are unpacked to floats, which all rows then use.
-INLINE void unpacked_pair(const int f, int64_t count, const float *const *x, const char *w, float *const *y, int64_t k,
-                          int64_t columns, const float *bias) {
-  const int64_t tiles = ceil_div(count, TILE_ROWS), width = min_of(columns, PAIR);
-  enum { UNPACKED = 4 }; // groups at a time
-  _Alignas(64) float block[UNPACKED * GROUP_COLUMNS * GROUP], sums[TILE_ROWS * GROUP];
-  // A pair is half a block of float weights; the other half is computed along where a tile holds it, and not kept.
-  if (TILE_PANELS > QUANT_PANELS) memset(block, 0, sizeof block);
-  for (int64_t g = 0; g < k / GROUP_COLUMNS; g += UNPACKED) {
-    const int64_t now = min_of(UNPACKED, k / GROUP_COLUMNS - g);
-    for (int64_t i = 0; i < now; i++)
-      for (int j = 0; j < QUANT_PANELS; j++) unpack_group(f, w, g + i, j, block + i * GROUP_COLUMNS * GROUP + j * PANEL, GROUP);
-    const column_run run = {0, now * GROUP_COLUMNS};
-    for (int64_t t = 0; t < tiles; t++) {
-      const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
-      const float *from[TILE_ROWS];
-      for (int64_t i = 0; i < rows; i++) from[i] = x[begin + i] + g * GROUP_COLUMNS;
-      for (int64_t p = 0; p * PANEL < width; p += TILE_PANELS)
-        float_rows_f32((int)rows, from, (const char *)(block + p * PANEL), &run, sums + p * PANEL);
-      finish_tile(sums, rows, width, bias, g == 0, y + begin);
+typedef void (*open_fn)(int64_t rows, const char *x, const char *open, int64_t groups, float *sums);
+typedef void (*direct_fn)(int64_t rows, const char *x, const char *pair, int64_t groups, float *sums);
+
+/// Rows [first, first + count), `first` a multiple of the tile's, times one pair of panels of whose rows `columns` are real. `slots` holds `total` rows.
+INLINE void quant_rows(const int f, open_fn multiply, direct_fn multiply_direct, quant_room *room, char *slots, int64_t total, int64_t first,
+                       int64_t count, const char *pair, float *const *y, int64_t k, int64_t columns, const float *bias) {
+  const int64_t groups = k / GROUP_COLUMNS, tiles = ceil_div(count, BYTE_TILE), begin = first / BYTE_TILE;
+  if (count <= DIRECT_ROWS) {
+    multiply_direct(count, tile_slots(f, slots, begin, k), pair, groups, room->sums);
+  } else {
+    memset(room->sums, 0, (size_t)(count * PAIR) * 4);
+    for (int64_t g = 0; g < groups; g += OPEN_GROUPS) {
+      const int64_t run = min_of(OPEN_GROUPS, groups - g);
+      for (int64_t i = 0; i < run; i++) {
+        const char *ahead = pair + group_offset(f, g + i) + QUANT_PREFETCH;
+        for (int line = 0; line < group_bytes(f); line += 64) __builtin_prefetch(ahead + line, 0, 2);
+        lay_open(f, pair, g + i, room->open + i * open_bytes(f));
+      }
+      for (int64_t t = 0; t < tiles; t++) {
+        const int64_t rows = tile_rows(total, begin + t);
+        const char *x = tile_slots(f, slots, begin + t, k) + g * slot_bytes(f, rows);
+        // Half a pair further on in the numbers is as many bytes as half a pair further on in the scales.
+        for (int y0 = 0; y0 < PAIR_REGS; y0 += TILE_REGS) multiply(rows, x, room->open + y0 * VL * 4, run, room->sums + t * BYTE_TILE * PAIR + y0 * VL);
+      }
     }
   }
+  finish_pair(room->sums, count, min_of(columns, PAIR), bias, y);
+}
+
+/// The functions of a format: a loop for each number of rows.
+#define QUANT_FORMAT(name, f)                                                                                                                  \
+  __attribute__((noinline, unused)) static void name##_open(int64_t rows, const char *x, const char *open, int64_t groups, float *sums) {      \
+    switch (rows) {                                                                                                                            \
+      case 1: open_tile(f, 1, x, open, groups, sums); break;                                                                                   \
+      case 2: open_tile(f, 2, x, open, groups, sums); break;                                                                                   \
+      case 3: open_tile(f, 3, x, open, groups, sums); break;                                                                                   \
+      case 4: open_tile(f, 4, x, open, groups, sums); break;                                                                                   \
+      case 5: open_tile(f, min_of(5, BYTE_TILE), x, open, groups, sums); break;                                                                \
+      default: open_tile(f, min_of(6, BYTE_TILE), x, open, groups, sums);                                                                      \
+    }                                                                                                                                          \
+  }                                                                                                                                            \
+  __attribute__((noinline, unused)) static void name##_direct(int64_t rows, const char *x, const char *pair, int64_t groups, float *sums) {    \
+    if (rows == 1) direct_tile(f, 1, x, pair, groups, sums);                                                                                   \
+    else direct_tile(f, 2, x, pair, groups, sums);                                                                                             \
+  }                                                                                                                                            \
+  __attribute__((noinline, unused)) static void name(quant_room *room, char *slots, int64_t total, int64_t first, int64_t count,               \
+                                                     const char *pair, float *const *y, int64_t k, int64_t columns, const float *bias) {       \
+    quant_rows(f, name##_open, name##_direct, room, slots, total, first, count, pair, y, k, columns, bias);                                    \
+  }
+QUANT_FORMAT(quant_q8_0, W_Q8_0)
+QUANT_FORMAT(quant_q4_0, W_Q4_0)
+QUANT_FORMAT(quant_q4_1, W_Q4_1)
+QUANT_FORMAT(quant_q5_0, W_Q5_0)
+QUANT_FORMAT(quant_q5_1, W_Q5_1)
+QUANT_FORMAT(quant_q4_k, W_Q4_K)
+QUANT_FORMAT(quant_q5_k, W_Q5_K)
+QUANT_FORMAT(quant_q6_k, W_Q6_K)
+
+typedef void (*quant_fn)(quant_room *, char *, int64_t, int64_t, int64_t, const char *, float *const *, int64_t, int64_t, const float *);
+INLINE quant_fn quant_of(const int f) {
+  return f == W_Q8_0   ? quant_q8_0
+         : f == W_Q4_0 ? quant_q4_0
+         : f == W_Q4_1 ? quant_q4_1
+         : f == W_Q5_0 ? quant_q5_0
+         : f == W_Q5_1 ? quant_q5_1
+         : f == W_Q4_K ? quant_q4_k
+         : f == W_Q5_K ? quant_q5_k
+                       : quant_q6_k;
 }
 
 /// Rows of a weight that lie together, and their bytes.

@@ -65,6 +65,8 @@ function pointwise<K extends 'activation' | 'gated' | 'add' | 'mul' | 'scale' | 
   };
 }
 
+/** Activations as whole numbers: up to two bytes each, with a scale and two sums for every 32 (matmul/byte-rows.h). */
+const wholeNumberBytes = 2 + 12 / 32;
 const expertsBytes = 8192;
 
 export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
@@ -81,10 +83,9 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
     packed: ['weight'],
     config: (node) => ({ weight: format(node.inputs.weight!.dtype) }),
     instance: ({ weight }) => ({ macro: 'MATMUL', args: [weight!] }),
-    // Activations as bytes, with a scale and two sums for every 32.
     scratch: (step, plan, limits) =>
       isBlockDType(plan.tensors[step.args.weight!]!.dtype)
-        ? size(step, plan, limits, 'x', 0) * size(step, plan, limits, 'x', 1) * (1 + 12 / 32) + 64
+        ? size(step, plan, limits, 'x', 0) * size(step, plan, limits, 'x', 1) * wholeNumberBytes
         : 0,
   },
   rmsnorm: {
@@ -188,7 +189,12 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
       const pairs = limits.T * size(step, plan, limits, 'experts', 1);
       const hidden = size(step, plan, limits, 'down', 1);
       const inner = size(step, plan, limits, 'down', 2);
-      return expertsBytes + (pairs + 16) * 4 + pairs * (2 * inner + hidden) * 4;
+      return (
+        expertsBytes +
+        (pairs + 16) * 4 +
+        pairs * (2 * inner + hidden) * 4 +
+        pairs * Math.max(inner, hidden) * wholeNumberBytes
+      );
     },
   },
   sample: {

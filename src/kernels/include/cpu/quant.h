@@ -2,7 +2,7 @@
 // and then of the second,
 //   the low bits:  8-bit formats: 8 registers of 64 bytes, register j the columns 4j to 4j+3 of 16 rows (row-major within the register);
 //                  others: 4 registers of nibbles, register j the low nibbles of columns 8j to 8j+3 and the high ones of 8j+4 to 8j+7
-//   the high bits: per plane (fifth bit, sixth bit) 8 words of 64 bits, word j the bytes of register j
+//   the high bits: in registers of the same bytes, the fifth bit of register j at bit j; two (Q6_K) at bits 2 · (j mod 4), a register for four
 //   the scales:    a half a row (and a half of minimum); of the K formats a byte a row (and a byte of minimum), Q6_K two bytes a row
 // and in the K formats eight groups follow a header with the halves that their scales are factors of.
 #ifndef TYPERT_CPU_QUANT_H
@@ -41,12 +41,15 @@ INLINE int64_t header_offset(const int f, int64_t g, int j) {
 /// Where column c (0 to 31) of a lane is in the low bytes, and whether in the high nibble.
 INLINE int low_place(const int f, int c, int lane) { return f == W_Q8_0 ? c / 4 * 64 + lane * 4 + c % 4 : c / 8 * 64 + lane * 4 + c % 4; }
 
+/// Where a column's high bits are; they begin at bit c / 4 · high_planes, modulo 8, of that byte.
+INLINE int high_place(const int f, int c, int lane) { return c / 4 * high_planes(f) / 8 * 64 + lane * 4 + c % 4; }
+
 INLINE int stored_at(const int f, const uint8_t *group, int j, int c, int lane) {
   int q = group[low_at(f, j) + low_place(f, c, lane)];
   if (f == W_Q8_0) return q;
   q = c / 4 % 2 ? q >> 4 : q & 15;
-  for (int p = 0; p < high_planes(f); p++) q |= (group[high_at(f, j) + p * 64 + c / 4 * 8 + (lane * 4 + c % 4) / 8] >> (lane * 4 + c % 4) % 8 & 1) << (4 + p);
-  return q;
+  const int bits = high_planes(f);
+  return bits == 0 ? q : q | (group[high_at(f, j) + high_place(f, c, lane)] >> c / 4 * bits % 8 & ((1 << bits) - 1)) << 4;
 }
 
 /// Scale and minimum of a lane's columns: w = scale · stored + shift.
@@ -76,17 +79,6 @@ INLINE void quant_row(const int f, const char *w, int64_t columns, int64_t row, 
       scale_of(f, pair, g, j, lane, c, &scale, &shift);
       *out++ = scale * (float)stored_at(f, (const uint8_t *)pair + group_offset(f, g), j, c, lane) + shift;
     }
-  }
-}
-
-/// A group as floats, 32 columns `stride` apart of 16 rows: for machines without the instructions that multiply bytes.
-INLINE void unpack_group(const int f, const char *pair, int64_t g, int j, float *out, int64_t stride) {
-  const uint8_t *group = (const uint8_t *)pair + group_offset(f, g);
-  for (int part = 0; part < 2; part++) {
-    float scale[PANEL], shift[PANEL];
-    for (int lane = 0; lane < PANEL; lane++) scale_of(f, pair, g, j, lane, part * 16, &scale[lane], &shift[lane]);
-    for (int c = part * 16; c < part * 16 + 16; c++)
-      for (int lane = 0; lane < PANEL; lane++) out[c * stride + lane] = scale[lane] * (float)stored_at(f, group, j, c, lane) + shift[lane];
   }
 }
 
@@ -161,11 +153,10 @@ __attribute__((unused)) static void pack_quant(const int f, const uint8_t *from,
       read_gguf(f, from + r * row_bytes, g, &one);
       uint8_t *group = (uint8_t *)pair + group_offset(f, g), *bytes_at = group + scales_at(f, j);
       for (int c = 0; c < GROUP_COLUMNS; c++) {
-        const int bit = lane * 4 + c % 4;
         uint8_t *low = group + low_at(f, j) + low_place(f, c, lane);
         if (f == W_Q8_0) *low = one.q[c];
         else *low |= (uint8_t)((one.q[c] & 15) << (c / 4 % 2 * 4));
-        for (int p = 0; p < high_planes(f); p++) group[high_at(f, j) + p * 64 + c / 4 * 8 + bit / 8] |= (uint8_t)((one.q[c] >> (4 + p) & 1) << bit % 8);
+        if (high_planes(f) > 0) group[high_at(f, j) + high_place(f, c, lane)] |= (uint8_t)(one.q[c] >> 4 << c / 4 * high_planes(f) % 8);
       }
       if (has_header(f)) {
         uint16_t *header = (uint16_t *)(pair + header_offset(f, g, j));
