@@ -12,7 +12,10 @@ enum { QUANTISE_ALONE = 8192 };
 
 /// What a thread works in besides: rows that it quantised alone.
 typedef struct {
-  quant_room room;
+  union {
+    quant_room whole;
+    float_room floats;
+  } room;
   _Alignas(64) char slots[QUANTISE_ALONE * 3];
 } matmul_local;
 _Static_assert(sizeof(matmul_local) <= LOCAL_BYTES, "a product outgrows a thread's memory");
@@ -36,6 +39,7 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
   const float *bias = floats_of(&l->args[MATMUL_BIAS]);
   const int64_t m = rows_of(w, x), n = dim_of(w, weight->dim[0]), k = dim_of(w, weight->dim[1]);
   const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k);
+  matmul_local *local = (matmul_local *)w->local;
   char *slots = is_quant(format) ? quantise_rows(format, w, x, m, k) : NULL;
   const int64_t groups = ceil_div(n, width), blocks = ceil_div(m, MATMUL_ROWS);
   const int64_t rows_each = ceil_div(ceil_div(m, blocks), MATMUL_STEP) * MATMUL_STEP;
@@ -52,9 +56,9 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
     }
     const char *block_at = weight->data + g * bytes;
     if (!is_quant(format)) {
-      float_group(format, rows, from, block_at, to, k, columns, add);
+      float_group(format, &local->room.floats, rows, from, block_at, to, k, columns, add);
     } else {
-      quant_of(format)(&((matmul_local *)w->local)->room, slots, m, begin, rows, block_at, to, k, columns, add);
+      quant_of(format)(&local->room.whole, slots, m, begin, rows, block_at, to, k, columns, add);
     }
   }
 }

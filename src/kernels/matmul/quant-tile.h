@@ -20,7 +20,7 @@ INLINE int64_t open_numbers(const int f) { return PAIR * GROUP_COLUMNS * number_
 INLINE int64_t open_bytes(const int f) { return open_numbers(f) + PAIR * 8; }
 
 /// What a thread works in: a run of open groups, and sums of all rows of a chunk.
-enum { OPEN_MOST = OPEN_GROUPS * (PAIR * GROUP_COLUMNS * 2 + PAIR * 8), QUANT_ROWS = 96 };
+enum { OPEN_MOST = OPEN_GROUPS * (PAIR * GROUP_COLUMNS * 2 + PAIR * 8), QUANT_ROWS = 144 };
 typedef struct {
   _Alignas(64) char open[OPEN_MOST];
   _Alignas(64) float sums[QUANT_ROWS * PAIR];

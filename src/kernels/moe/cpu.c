@@ -90,7 +90,7 @@ INLINE void expert_product(const worker *w, const int format, const expert_lists
       quant_of(format)((quant_room *)w->local, of_expert, all, from, rows, block_at, out, k, n - g * width, NULL);
       continue;
     }
-    float_group(format, rows, in, block_at, out, k, n - g * width, NULL);
+    float_group(format, (float_room *)w->local, rows, in, block_at, out, k, n - g * width, NULL);
   }
 }
 
