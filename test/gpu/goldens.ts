@@ -1,5 +1,5 @@
 // Every golden case on the GPU: whole prompt in one step, and token by token; float32 within 1e-3 of the range, bfloat16 and float16 within a wider one.
-// node test/gpu/goldens.ts [case…]   (needs a GPU; without vitest, which a bare GPU machine may lack)
+// node test/gpu/goldens.ts [--tune] [case…]   (needs a GPU; without vitest, which a bare GPU machine may lack)
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,7 +17,8 @@ console.log(`cuda: ${status.detail}`);
 if (!status.available) process.exit(0);
 
 const folder = mkdtempSync(join(tmpdir(), 'typert-gpu-'));
-const asked = process.argv.slice(2);
+const tune = process.argv.includes('--tune');
+const asked = process.argv.slice(2).filter((arg) => !arg.startsWith('--'));
 const cases = asked.length > 0 ? asked : decoderCases;
 let failures = 0;
 for (const name of cases) {
@@ -32,7 +33,7 @@ for (const name of cases) {
     try {
       using checkpoint = await openCheckpoint(goldenPath(name), { cacheDir: folder });
       const engineDir = join(folder, `${name}-${dtype}`);
-      const build = { dtype, maxSeqLen: 64, maxNumTokens: 64, tokensPerBlock: 8, maxBatchSize: 16 };
+      const build = { dtype, maxSeqLen: 64, maxNumTokens: 64, tokensPerBlock: 8, maxBatchSize: 16, tune };
       await buildEngine({ checkpoint, target: cudaTarget, engineDir, build });
       await using session = await openSession({ engineDir, target: 'cuda', kvCacheConfig: { maxTokens: 1024 } });
       const check = (row: Float32Array, expected: Float32Array): void => {
