@@ -43,6 +43,15 @@ describe.skipIf(!hasCompiler)('an engine built for a GPU', () => {
     }
   });
 
+  test('puts the bytes of its weights on the device', async () => {
+    const { equal, different, reported, open } = await gpu.script('weights', [engine]);
+    expect(equal).toBeGreaterThan(40);
+    // Rotary frequencies are stored in the plan's dtype and read as float32.
+    expect(different).toBeLessThanOrEqual(1);
+    expect(reported).toBe(Number(equal) + Number(different));
+    expect(open).toEqual({});
+  });
+
   test('runs with the driver alone', async () => {
     rmSync(kernels, { recursive: true, force: true });
     const { code, stderr } = await generate({}, ['cuda']);
@@ -121,6 +130,11 @@ describe.skipIf(!hasCompiler)('tuning', () => {
     const again = await build('--timing-cache', timings);
     expect(again.launched).toEqual([]);
     expect(again.problems).toEqual(tuned.problems);
+  });
+
+  test('leaves nothing open', async () => {
+    const open = await gpu.script('tune', [model, engine, join(folder, 'fresh.json')]);
+    expect(open).toEqual({});
   });
 
   test('times are those of the kernel', async () => {

@@ -1,8 +1,9 @@
 // A machine with a pretended GPU: stand-ins for NVIDIA's libraries, compiled by the system's cc, in front of which the command line runs.
-import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync } from 'node:fs';
+import { execFile, spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { type CliResult, typert } from './cli.ts';
 
 const sources = fileURLToPath(new URL('./fake-cuda', import.meta.url));
@@ -30,8 +31,18 @@ export class FakeGpu {
   env(found: readonly FakeLibrary[] = ['cuda', 'nvrtc']): Record<string, string> {
     const libs = join(this.#folder, found.join('-') || 'none');
     mkdirSync(libs, { recursive: true });
-    for (const name of found) copyFileSync(join(this.#folder, libraries[name]), join(libs, libraries[name]));
+    for (const name of found)
+      if (!existsSync(join(libs, libraries[name])))
+        copyFileSync(join(this.#folder, libraries[name]), join(libs, libraries[name]));
     return { LD_LIBRARY_PATH: libs, TYPERT_CACHE: this.cache };
+  }
+
+  /** Runs `fake-cuda/NAME.mjs` before all of them; what it prints, as JSON. */
+  async script(name: string, args: readonly string[]): Promise<Record<string, number | object>> {
+    const { stdout } = await promisify(execFile)(process.execPath, [join(sources, `${name}.mjs`), ...args], {
+      env: { ...process.env, ...this.env() },
+    });
+    return JSON.parse(stdout) as Record<string, number | object>;
   }
 
   /** Runs the command line before these libraries, told more by FAKE_CUDA_… variables. */

@@ -1,18 +1,9 @@
 // A plan on a GPU: weights, arena and caches in its memory, steps as launches; steps of one token a request as captured graphs.
 import { debug, debugging } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
-import {
-  byteLength,
-  type FloatDType,
-  fromBFloat16Bits,
-  fromFloat16Bits,
-  isFloatDType,
-  toBFloat16Bits,
-  toFloat16Bits,
-} from '../../base/dtype.ts';
+import { byteLength, fromBFloat16Bits, fromFloat16Bits, isFloatDType } from '../../base/dtype.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
-import { toFloat32 } from '../../define/checkpoint/cast.ts';
 import { copyBlocksLaunch } from '../../kernels/gather/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
@@ -22,12 +13,13 @@ import type { CudaCompiler } from './binaries.ts';
 import { bucketOf } from './buckets.ts';
 import { BlockCopier, type CachePool, exchangeBlocks } from './cache-pool.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
-import { type BoundLaunch, floatInputs, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
+import { type BoundLaunch, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
 import { PreparedLaunch } from './launch.ts';
 import { LaunchMarks } from './marks.ts';
 import { Results } from './results.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import { planTactics, type Tactics } from './tactics.ts';
+import { DeviceWeights, narrow } from './weights.ts';
 
 /** Bytes of an element on the device. */
 export function cudaBytes(dtype: PlanTensor['dtype']): number {
@@ -58,6 +50,7 @@ export class CudaProgram implements Program {
   readonly #stream: Stream;
   readonly #numBlocks: number;
   readonly #owned: DeviceBuffer[] = [];
+  readonly #weights: DeviceWeights;
   readonly #addresses: DevicePtr[];
   readonly #caches = new Map<number, DevicePtr>();
   /** The memory behind the caches, and its second pool in page-locked memory of the host. */
@@ -77,81 +70,91 @@ export class CudaProgram implements Program {
   #dirty = 0;
   #closed = false;
 
-  constructor(device: CudaDevice, compiler: CudaCompiler, source: ProgramSource) {
+  /** Takes memory on the device and fills it. What was taken is given back when that fails. */
+  static async load(device: CudaDevice, compiler: CudaCompiler, source: ProgramSource): Promise<CudaProgram> {
+    const stream = device.createStream();
+    let weights: DeviceWeights;
+    try {
+      weights = await DeviceWeights.load(device, stream, source);
+    } catch (error) {
+      stream[Symbol.dispose]();
+      throw error;
+    }
+    return new CudaProgram(device, compiler, source, stream, weights);
+  }
+
+  /** Owns `stream` and `weights` from here on. */
+  private constructor(
+    device: CudaDevice,
+    compiler: CudaCompiler,
+    source: ProgramSource,
+    stream: Stream,
+    weights: DeviceWeights,
+  ) {
     const { plan, numBlocks, numHostBlocks = 0 } = source;
     this.#plan = plan;
     this.#device = device;
     this.#compiler = compiler;
     this.#tactics = planTactics(plan, device.info);
     this.#numBlocks = numBlocks;
-    this.#stream = device.createStream();
+    this.#stream = stream;
+    this.#weights = weights;
     this.#uploaded = new Event(device.driver);
     this.#marks = new LaunchMarks(this.#stream, () => new Event(device.driver));
     this.#scratch = { buffer: undefined };
     const limits = limitsOf(plan);
 
-    // Small inputs first: one copy brings what a step needs of them, and block tables as far as they are used.
-    const inputs = plan.tensors.filter(({ storage }) => storage.kind === 'input');
-    const sized = inputs.map((tensor) => ({ tensor, bytes: alignUp(elementsOf(tensor, limits) * 4) }));
-    sized.sort((a, b) => a.bytes - b.bytes);
-    let inputBytes = 0;
-    for (const { tensor, bytes } of sized) {
-      this.#places.set(tensor.name, { offset: inputBytes, bytes });
-      inputBytes += bytes;
-    }
-    this.#inputs = this.#own(inputBytes, 'step inputs');
-    this.#staging = device.allocatePinned(Math.max(inputBytes, alignment));
-    this.#results = new Results(device, this.#stream);
-    this.#counters = this.#own(1 << 20, 'counters');
-    this.#stream.fill(this.#counters.ptr, 0, this.#counters.bytes);
-
-    const arena = this.#own(plan.arenaBytes, 'activations');
-    const floats = floatWeights(plan);
-    let weightBytes = 0;
-    this.#addresses = plan.tensors.map((tensor, index) => {
-      switch (tensor.storage.kind) {
-        case 'arena':
-          return offsetPtr(arena.ptr, tensor.storage.offset);
-        case 'input':
-          return offsetPtr(this.#inputs.ptr, this.#places.get(tensor.name)!.offset);
-        case 'weight': {
-          const buffer = this.#weight(tensor, floats.has(index) ? 'float32' : plan.dtype, source);
-          weightBytes += buffer.bytes;
-          return buffer.ptr;
-        }
-        default:
-          return tensor.storage satisfies never;
+    try {
+      // Small inputs first: one copy brings what a step needs of them, and block tables as far as they are used.
+      const inputs = plan.tensors.filter(({ storage }) => storage.kind === 'input');
+      const sized = inputs.map((tensor) => ({ tensor, bytes: alignUp(elementsOf(tensor, limits) * 4) }));
+      sized.sort((a, b) => a.bytes - b.bytes);
+      let inputBytes = 0;
+      for (const { tensor, bytes } of sized) {
+        this.#places.set(tensor.name, { offset: inputBytes, bytes });
+        inputBytes += bytes;
       }
-    });
-    let cacheBytes = 0;
-    for (const [pool, { numKvHeads, headDim, valueDim }] of cachePools(plan)) {
-      const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
-      // One block more than the pool has: rows that only fill a step up write there.
-      const buffer = this.#own(blockBytes * (numBlocks + 1), 'KV cache');
-      this.#stream.fill(buffer.ptr, 0, buffer.bytes);
-      cacheBytes += buffer.bytes;
-      const host = numHostBlocks === 0 ? undefined : device.allocatePinned(blockBytes * numHostBlocks);
-      this.#pools.push({ ptr: buffer.ptr, host, blockBytes });
-      for (const spec of plan.caches) if (poolOf(spec) === pool) this.#caches.set(spec.layer, buffer.ptr);
+      this.#inputs = this.#own(inputBytes, 'step inputs');
+      this.#staging = device.allocatePinned(Math.max(inputBytes, alignment));
+      this.#results = new Results(device, this.#stream);
+      this.#counters = this.#own(1 << 20, 'counters');
+      this.#stream.fill(this.#counters.ptr, 0, this.#counters.bytes);
+
+      const arena = this.#own(plan.arenaBytes, 'activations');
+      this.#addresses = plan.tensors.map((tensor, index) => {
+        switch (tensor.storage.kind) {
+          case 'arena':
+            return offsetPtr(arena.ptr, tensor.storage.offset);
+          case 'input':
+            return offsetPtr(this.#inputs.ptr, this.#places.get(tensor.name)!.offset);
+          case 'weight':
+            return weights.address(index);
+          default:
+            return tensor.storage satisfies never;
+        }
+      });
+      let cacheBytes = 0;
+      for (const [pool, { numKvHeads, headDim, valueDim }] of cachePools(plan)) {
+        const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
+        // One block more than the pool has: rows that only fill a step up write there.
+        const buffer = this.#own(blockBytes * (numBlocks + 1), 'KV cache');
+        this.#stream.fill(buffer.ptr, 0, buffer.bytes);
+        cacheBytes += buffer.bytes;
+        const host = numHostBlocks === 0 ? undefined : device.allocatePinned(blockBytes * numHostBlocks);
+        this.#pools.push({ ptr: buffer.ptr, host, blockBytes });
+        for (const spec of plan.caches) if (poolOf(spec) === pool) this.#caches.set(spec.layer, buffer.ptr);
+      }
+      this.memory = { weights: weights.bytes, arena: plan.arenaBytes, kvCache: cacheBytes, inputs: inputBytes };
+      this.#stream.synchronize();
+    } catch (error) {
+      this.#free();
+      throw error;
     }
-    this.memory = { weights: weightBytes, arena: plan.arenaBytes, kvCache: cacheBytes, inputs: inputBytes };
-    this.#stream.synchronize();
   }
 
   #own(bytes: number, what: string): DeviceBuffer {
     const buffer = this.#device.allocate(bytes, what);
     this.#owned.push(buffer);
-    return buffer;
-  }
-
-  #weight(tensor: PlanTensor, dtype: FloatDType, source: ProgramSource): DeviceBuffer {
-    const stored = source.readWeight(tensor.name);
-    source.onWeight?.(tensor.name, stored.byteLength);
-    const shape = tensor.shape as readonly number[];
-    const data =
-      tensor.dtype === dtype ? stored : narrow(toFloat32({ dtype: tensor.dtype, shape, data: stored }), dtype);
-    const buffer = this.#own(data.byteLength, tensor.name);
-    this.#device.upload(buffer.ptr, data);
     return buffer;
   }
 
@@ -337,11 +340,17 @@ export class CudaProgram implements Program {
     for (const { graph } of this.#prepared.values()) graph?.[Symbol.dispose]();
     for (const kernel of this.#kernels.values())
       await kernel.then((loaded) => loaded[Symbol.dispose]()).catch(() => {});
+    this.#free();
+  }
+
+  /** Gives back what it holds, also where it was not finished. */
+  #free(): void {
     for (const buffer of this.#owned) buffer[Symbol.dispose]();
     for (const { host } of this.#pools) host?.[Symbol.dispose]();
-    this.#staging[Symbol.dispose]();
+    this.#weights[Symbol.dispose]();
+    this.#staging?.[Symbol.dispose]();
     this.#copier?.[Symbol.dispose]();
-    this.#results[Symbol.dispose]();
+    this.#results?.[Symbol.dispose]();
     this.#uploaded[Symbol.dispose]();
     this.#marks[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
@@ -359,22 +368,6 @@ function limitsOf({ limits }: Plan): Dims {
 
 function elementsOf(tensor: PlanTensor, dims: Dims): number {
   return tensor.shape.reduce<number>((product, dim) => product * evaluate(dim, dims), 1);
-}
-
-/** Weights that kernels read as float32. */
-function floatWeights(plan: Plan): ReadonlySet<number> {
-  const found = new Set<number>();
-  for (const step of [...plan.phases.forward, ...plan.phases.sample])
-    for (const [name, index] of Object.entries(step.args)) if (floatInputs.has(name)) found.add(index);
-  return found;
-}
-
-function narrow(values: Float32Array, dtype: FloatDType): Float32Array | Uint16Array {
-  if (dtype === 'float32') return values;
-  const bits = dtype === 'bfloat16' ? toBFloat16Bits : toFloat16Bits;
-  const out = new Uint16Array(values.length);
-  for (let i = 0; i < out.length; i++) out[i] = bits(values[i]!);
-  return out;
 }
 
 function widen(raw: Uint8Array, dtype: 'bfloat16' | 'float16', into: HostArray): void {

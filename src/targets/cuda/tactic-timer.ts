@@ -1,6 +1,7 @@
 // Times one config of a problem on the device: random data, weights and caches that change from launch to launch so that the L2 holds none of them,
 // launches in a captured graph, the least of a few replays.
 import { byteLength, type FloatDType } from '../../base/dtype.ts';
+import { TargetError } from '../../base/errors.ts';
 import {
   type AttentionConfig,
   type AttentionProblem,
@@ -38,7 +39,9 @@ export class TacticTimer implements Disposable {
   readonly #pool: DeviceBuffer;
   readonly #counters: DeviceBuffer;
   readonly #integers: DeviceBuffer;
-  readonly #kernels = new Map<string, LoadedKernel>();
+  readonly #kernels = new Map<string, Promise<LoadedKernel>>();
+  readonly #loaded: LoadedKernel[] = [];
+  #closed = false;
   #filled = false;
   #next = 0;
 
@@ -57,7 +60,8 @@ export class TacticTimer implements Disposable {
 
   [Symbol.dispose](): void {
     this.#stream.synchronize();
-    for (const kernel of this.#kernels.values()) kernel[Symbol.dispose]();
+    this.#closed = true;
+    for (const kernel of this.#loaded) kernel[Symbol.dispose]();
     for (const buffer of [this.#pool, this.#counters, this.#integers]) buffer[Symbol.dispose]();
     for (const event of this.#events) event[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
@@ -91,11 +95,18 @@ export class TacticTimer implements Disposable {
     const { name } = launch.kernel;
     let kernel = this.#kernels.get(name);
     if (kernel === undefined) {
-      const { binary } = await this.#compiler.compile(launch.kernel);
-      kernel = this.#device.loadKernel(name, binary, launch.sharedBytes);
+      kernel = this.#load(launch);
       this.#kernels.set(name, kernel);
     }
-    return new PreparedLaunch(this.#device, kernel, launch, buffers);
+    return new PreparedLaunch(this.#device, await kernel, launch, buffers);
+  }
+
+  async #load({ kernel, sharedBytes }: CudaLaunch): Promise<LoadedKernel> {
+    const { binary } = await this.#compiler.compile(kernel);
+    if (this.#closed) throw new TargetError('timing has ended', { where: kernel.name });
+    const loaded = this.#device.loadKernel(kernel.name, binary, sharedBytes);
+    this.#loaded.push(loaded);
+    return loaded;
   }
 
   /** Buffers by name; those the timer does not know are random values with room for `spareBytes`. */

@@ -74,7 +74,7 @@ export const cudaTarget: Target = {
         binaries.push(kernels);
         const needed = planKernels(plan, device.info, planTactics(plan, device.info));
         await kernels.prepare(needed, (name) => source.readWeight(name));
-        return new CudaProgram(device, kernels, source);
+        return await CudaProgram.load(device, kernels, source);
       },
       [Symbol.asyncDispose]: async () => {
         for (const kernels of binaries) kernels[Symbol.dispose]();
