@@ -1,6 +1,8 @@
 // What the command line shows besides results: progress on stderr (a bar on a terminal, plain lines otherwise) and errors.
 import { TypertError, UsageError } from '../base/errors.ts';
 import type { Progress } from '../base/progress.ts';
+import { findTarget } from '../targets/index.ts';
+import type { TargetName } from '../targets/target.ts';
 
 const units = ['B', 'kB', 'MB', 'GB', 'TB'];
 
@@ -62,6 +64,14 @@ export function terminalProgress(stream: NodeJS.WriteStream = process.stderr): {
     if (complete) finish();
   };
   return { progress, finish };
+}
+
+/** One line on stderr when the target that will run could be quicker, with what to do. */
+export function adviseSpeed(name: TargetName | 'auto'): void {
+  const target = findTarget(name);
+  const status = target.probe();
+  if (status.available && status.builds !== false && status.remedy !== undefined)
+    process.stderr.write(`typert: ${target.name}: ${status.detail}. ${status.remedy}.\n`);
 }
 
 /** Writes an error for people, or as JSON, and gives the exit code: 2 for wrong usage, 1 for everything else. */

@@ -14,7 +14,7 @@ export type TargetName = 'reference' | 'cpu' | 'cuda';
 
 /** Whether a target works here, for `doctor` and for `target: 'auto'`. */
 export type TargetStatus =
-  /** `builds: false`: it runs engines, but something is missing to build one, which the remedy tells. */
+  /** `builds: false`: it runs engines, but something is missing to build one, which the remedy tells; without it a remedy tells what would make it quicker. */
   | { readonly available: true; readonly detail: string; readonly builds?: false; readonly remedy?: string }
   | { readonly available: false; readonly detail: string; readonly remedy: string };
 

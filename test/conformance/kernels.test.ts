@@ -1,6 +1,7 @@
 // Every kernel of every target against the reference kernel of its op, on one set of odd shapes.
 import { describe, expect, test } from 'vitest';
 import { makePlan } from '../../src/compile/plan.ts';
+import { cpuTargetWith } from '../../src/targets/cpu/target.ts';
 import { targets } from '../../src/targets/index.ts';
 import type { Phase } from '../../src/targets/plan.ts';
 import { referenceTarget } from '../../src/targets/reference/target.ts';
@@ -66,7 +67,14 @@ async function differences(target: Target, made: Conformance, tokensPerBlock: nu
   });
 }
 
-describe.each(targets.filter((target) => target !== referenceTarget))('$name', (target) => {
+/** The CPU's kernels as WebAssembly come into play by themselves only where no C compiler is. */
+const wasm = { ...cpuTargetWith(() => 'wasm'), label: 'cpu (WebAssembly)' };
+const compared = [
+  ...targets.filter((target) => target !== referenceTarget).map((target) => ({ ...target, label: target.name })),
+  wasm,
+];
+
+describe.each(compared)('$label', (target) => {
   const status = target.probe();
   if (!status.available) return void test.skip(`${target.name}: ${status.detail}`);
 

@@ -5,7 +5,7 @@ import { buildEngine } from '../../compile/build.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { findTarget } from '../../targets/index.ts';
 import { type BuildFlags, buildOptions, locate, sourceOptions, toBuildConfig } from '../options.ts';
-import { formatBytes, formatSeconds, terminalProgress } from '../terminal.ts';
+import { adviseSpeed, formatBytes, formatSeconds, terminalProgress } from '../terminal.ts';
 
 interface Flags extends BuildFlags {
   readonly output: string;
@@ -25,6 +25,7 @@ async function build(model: string, flags: Flags): Promise<void> {
       model: known,
     } = await buildEngine({ checkpoint, target, engineDir: flags.output, build: toBuildConfig(flags), progress });
     finish();
+    adviseSpeed(flags.target);
     const milliseconds = performance.now() - started;
     const launches = plan.phases.forward.length + plan.phases.sample.length;
     if (flags.json)

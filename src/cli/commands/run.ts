@@ -16,7 +16,7 @@ import {
   toLLMOptions,
   toSamplingParams,
 } from '../options.ts';
-import { formatSeconds, terminalProgress } from '../terminal.ts';
+import { adviseSpeed, formatSeconds, terminalProgress } from '../terminal.ts';
 
 interface RunFlags extends BuildFlags, SamplingFlags {
   readonly raw?: boolean;
@@ -143,6 +143,7 @@ async function run(model: string | undefined, words: readonly string[], flags: R
     const llmOptions = { ...toLLMOptions(flags), progress, signal: interrupt.signal };
     await using llm = await LLM.load(model ?? bundledModel, llmOptions);
     finish();
+    adviseSpeed(flags.target);
     if (prompt === undefined) {
       process.removeListener('SIGINT', stop);
       await chat(llm, flags);

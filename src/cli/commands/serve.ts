@@ -7,7 +7,7 @@ import { LLM } from '../../llm/llm.ts';
 import type { ModelSource } from '../../serve/index.ts';
 import { type BuildFlags, buildOptions, bundledModel, integer, sourceOptions, toLLMOptions } from '../options.ts';
 import { applyConfigFile, type ConfiguredModel } from '../serve-config.ts';
-import { terminalProgress } from '../terminal.ts';
+import { adviseSpeed, terminalProgress } from '../terminal.ts';
 
 interface ServeFlags extends BuildFlags {
   readonly host: string;
@@ -105,6 +105,7 @@ async function serve(model: string | undefined, flags: ServeFlags, configured: r
     finish();
   }
   if (server.registry.ready) {
+    adviseSpeed(flags.target);
     const names = models.map(({ name }) => name);
     process.stdout.write(
       `Serving ${names.join(', ')} at ${server.url}${server.grpcPort === undefined ? '' : `, gRPC at port ${server.grpcPort}`}\n\n${curl(server.url, names[0]!, apiKeys.length > 0)}\n\n`,

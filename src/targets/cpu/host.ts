@@ -13,7 +13,7 @@ export interface StepCall {
   readonly times: bigint;
 }
 
-/** The kernels of one plan, loaded. */
+/** Kernels, loaded, with the threads that run them. */
 export interface KernelHost extends AsyncDisposable {
   readonly threads: number;
   /** Zeroed memory; throws TargetError when there is none. `pages`: huge ones make reading through quicker, small ones the first touch of memory of which little is used. */

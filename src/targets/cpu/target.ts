@@ -10,23 +10,33 @@ import { panelPacking } from './pack.ts';
 import { CpuProgram } from './program.ts';
 import { makeStub } from './stub.ts';
 import { threadCpus } from './threads.ts';
+import { openWasmHost, openWasmPacker } from './wasm.ts';
 
-function probe(): TargetStatus {
+/** How kernels come to be: compiled here, or the module that comes with the package. */
+type Kernels = 'native' | 'wasm';
+
+/** Native kernels where a compiler works; the WebAssembly module elsewhere. */
+function kernelsHere(): { readonly kind: Kernels; readonly why: string } {
+  if (process.platform === 'win32') return { kind: 'wasm', why: 'native ones are not made on Windows yet' };
   const compiler = findCCompiler();
-  if (compiler instanceof Error) {
-    return {
-      available: false,
-      detail: `no C compiler works (${compiler.message})`,
-      remedy: 'Install gcc or clang; until then the reference target answers, slowly',
-    };
-  }
-  if (process.platform === 'win32') {
-    return { available: false, detail: 'not on Windows yet', remedy: 'Use WSL, or the reference target' };
-  }
-  return { available: true, detail: `${threadCpus().length} threads, kernels by ${compiler.version}` };
+  return compiler instanceof Error
+    ? { kind: 'wasm', why: `no C compiler works: ${compiler.message}` }
+    : { kind: 'native', why: compiler.version };
 }
 
-export const cpuTarget: Target = {
+function probe(): TargetStatus {
+  const { kind, why } = kernelsHere();
+  const threads = `${threadCpus().length} threads`;
+  if (kind === 'native') return { available: true, detail: `${threads}, kernels by ${why}` };
+  return {
+    available: true,
+    detail: `${threads}, WebAssembly kernels (${why})`,
+    remedy: process.platform === 'win32' ? 'Use WSL for full speed' : 'Install gcc or clang for full speed',
+  };
+}
+
+/** The target with the kernels of one kind, or of the kind that suits this machine. */
+export const cpuTargetWith = (kernels: () => Kernels): Target => ({
   name: 'cpu',
   probe,
   // Weights keep the checkpoint's bits either way; activations are float32.
@@ -41,10 +51,10 @@ export const cpuTarget: Target = {
     return { name: `cpu/${node.op}`, config };
   },
   prepare: async (plan) => {
-    await compileStub(makeStub(plan).text);
+    if (kernels() === 'native') await compileStub(makeStub(plan).text);
     return { plan, tensors: new Map() };
   },
-  packing: panelPacking(openNativePacker),
+  packing: panelPacking(async (plan) => await (kernels() === 'native' ? openNativePacker(plan) : openWasmPacker())),
   open: async (options: DeviceOptions = {}): Promise<Device> => {
     const close = track('device');
     const cpus = threadCpus(options.threads);
@@ -53,7 +63,7 @@ export const cpuTarget: Target = {
       name: `CPU, ${cpus.length} threads`,
       memory: () => ({ kind: 'host', total: totalmem(), free: freemem() }),
       load: async (source: ProgramSource) => {
-        const host = await openNativeHost(source.plan, cpus);
+        const host = await (kernels() === 'native' ? openNativeHost(source.plan, cpus) : openWasmHost(cpus.length));
         try {
           return new CpuProgram(source, host);
         } catch (error) {
@@ -64,4 +74,7 @@ export const cpuTarget: Target = {
       [Symbol.asyncDispose]: async () => close(),
     };
   },
-};
+});
+
+/** The CPU target of this machine. */
+export const cpuTarget: Target = cpuTargetWith(() => kernelsHere().kind);

@@ -2,21 +2,9 @@
 // then sleeps, so that an idle engine costs nothing and a busy one never enters the kernel.
 #ifndef TYPERT_CPU_POOL_H
 #define TYPERT_CPU_POOL_H
-#include <limits.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-#ifdef __linux__
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#endif
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 #include "include/cpu/launch.h"
+#include "include/cpu/threads.h"
 
 enum { SPIN_BARRIER = 8000, SPIN_IDLE = 6000 };
 
@@ -41,28 +29,8 @@ typedef struct pool {
   char *local;
   int64_t *times;
   const kernel_fn *kernels;
-  pthread_t *threads;
+  void *threads;
 } pool;
-
-typedef struct {
-  pool *pool;
-  int32_t index;
-  int32_t cpu;
-} thread_start;
-
-INLINE void pause_cpu(void) {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
-static int64_t nanoseconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /// Waits until the gate's value is no longer `old`. Returns the nanoseconds slept, which is 0 when spinning was enough.
 static int64_t gate_wait(gate *g, uint32_t old, int spins) {
@@ -73,11 +41,7 @@ static int64_t gate_wait(gate *g, uint32_t old, int spins) {
   const int64_t begin = nanoseconds();
   atomic_fetch_add(&g->sleepers, 1);
   while (atomic_load(&g->value) == old) {
-#ifdef __linux__
-    syscall(SYS_futex, &g->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
-#else
-    usleep(50);
-#endif
+    sleep_while(&g->value, old);
   }
   atomic_fetch_sub(&g->sleepers, 1);
   return nanoseconds() - begin;
@@ -85,9 +49,7 @@ static int64_t gate_wait(gate *g, uint32_t old, int spins) {
 
 static void gate_open(gate *g) {
   atomic_fetch_add(&g->value, 1);
-#ifdef __linux__
-  if (atomic_load(&g->sleepers) != 0) syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-#endif
+  if (atomic_load(&g->sleepers) != 0) wake_all(&g->value);
 }
 
 /// All threads meet; the chunks to claim begin at 0 again.
@@ -105,6 +67,10 @@ static void barrier(const worker *w) {
   } else {
     const int64_t slept = gate_wait(&p->phase, phase, SPIN_BARRIER);
     if (slept > 0) atomic_fetch_add_explicit(&p->slept, slept, memory_order_relaxed);
+#ifdef __wasm__
+    // Closed within a step: another thread has trapped and will never come.
+    if (p->stop) __builtin_trap();
+#endif
   }
 }
 
@@ -164,57 +130,13 @@ static void walk(pool *p, int32_t index, int32_t threads) {
   }
 }
 
-static void *thread_main(void *argument) {
-  const thread_start start = *(thread_start *)argument;
-  free(argument);
-  pool *p = start.pool;
-#ifdef __linux__
-  if (start.cpu >= 0) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(start.cpu, &set);
-    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-  }
-#endif
+/// What every thread but the caller of a step does until the pool is closed.
+static void serve(pool *p, int32_t index) {
   flush_subnormals();
   for (uint32_t job = 0;; job++) {
     gate_wait(&p->job, job, SPIN_IDLE);
-    if (p->stop) return NULL;
-    walk(p, start.index, p->count);
+    if (p->stop) return;
+    walk(p, index, p->count);
   }
-}
-
-#define EXPORT __attribute__((visibility("default")))
-
-/// Starts count - 1 threads (the caller of a step is the other one); `cpus[i]` is where thread i is pinned, -1 for nowhere.
-EXPORT pool *typert_pool_open(int32_t count, const int32_t *cpus) {
-  pool *p = aligned_alloc(64, (sizeof(pool) + 63) / 64 * 64);
-  if (p == NULL) return NULL;
-  memset(p, 0, sizeof *p);
-  p->threads = calloc((size_t)count, sizeof(pthread_t));
-  p->local = aligned_alloc(64, (size_t)count * LOCAL_BYTES);
-  p->count = 1;
-  for (int32_t i = 1; i < count && p->threads != NULL && p->local != NULL; i++) {
-    thread_start *start = malloc(sizeof *start);
-    if (start == NULL) break;
-    *start = (thread_start){p, i, cpus[i]};
-    if (pthread_create(&p->threads[i], NULL, thread_main, start) != 0) {
-      free(start);
-      break;
-    }
-    p->count = i + 1;
-  }
-  return p;
-}
-
-EXPORT int32_t typert_pool_count(const pool *p) { return p->count; }
-
-EXPORT void typert_pool_close(pool *p) {
-  p->stop = 1;
-  gate_open(&p->job);
-  for (int32_t i = 1; i < p->count; i++) pthread_join(p->threads[i], NULL);
-  free(p->threads);
-  free(p->local);
-  free(p);
 }
 #endif

@@ -96,6 +96,8 @@ INLINE vf vround(vf a) {
   return (vf)_mm512_roundscale_ps((__m512)a, 8);
 #elif VL == 8
   return (vf)_mm256_round_ps((__m256)a, 8);
+#elif defined(__wasm__)
+  return __builtin_elementwise_nearbyint(a);
 #else
   for (int i = 0; i < VL; i++) a[i] = nearbyintf(a[i]);
   return a;
@@ -141,11 +143,12 @@ INLINE vf load_half(const void *p) {
 #elif VL == 8
   return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 #else
-  uint16_t h[VL];
-  memcpy(h, p, sizeof h);
-  vf v;
-  for (int i = 0; i < VL; i++) v[i] = half_to_float(h[i]);
-  return v;
+  typedef uint16_t halves __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+  const vu bits = __builtin_convertvector(*(const halves *)p, vu), magnitude = bits & 0x7fff;
+  const vi special = magnitude >= 0x7c00, tiny = magnitude < 0x400;
+  const vu normal = (magnitude << 13) + 0x38000000u + ((vu)special & 0x38000000u);
+  const vf value = choose(tiny, to_float((vi)magnitude) * set(0x1p-24f), (vf)normal);
+  return (vf)((vu)value | (bits & 0x8000u) << 16);
 #endif
 }
 INLINE float bfloat_to_float(uint16_t h) {

@@ -1,10 +1,6 @@
-// The native side of a program: included last by the stub, after the kernels and their table `typert_kernels`.
-#include <fcntl.h>
-#include <sys/mman.h>
+// The side of a program that is compiled: included last by the stub, after the kernels and their table `typert_kernels`.
 #include "include/cpu/pool.h"
 #include "include/cpu/quant.h"
-
-enum { HUGE_PAGE = 2 << 20 };
 
 /// Walks a list of launches on the pool. Blocks until the last is done.
 EXPORT void typert_step(pool *p, const launch *launches, int32_t count, const int64_t *dims, char *scratch, int64_t *times) {
@@ -35,47 +31,6 @@ EXPORT void typert_step(pool *p, const launch *launches, int32_t count, const in
 #endif
 }
 
-/// Zeroed memory at a multiple of 2 MiB, on huge pages where they are wanted and the system gives them; 0 when there is none.
-EXPORT char *typert_alloc(uint64_t bytes, int32_t huge) {
-#ifdef __SANITIZE_ADDRESS__
-  // Under AddressSanitizer every tensor gets fences of its own.
-  (void)huge;
-  char *fenced = aligned_alloc(64, (bytes + 63) / 64 * 64);
-  return fenced == NULL ? NULL : memset(fenced, 0, (bytes + 63) / 64 * 64);
-#endif
-  const uint64_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-  char *base = mmap(NULL, whole + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) return NULL;
-  char *aligned = (char *)(((uintptr_t)base + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-  if (aligned > base) munmap(base, (size_t)(aligned - base));
-  munmap(aligned + whole, (size_t)(HUGE_PAGE - (aligned - base)));
-#ifdef MADV_HUGEPAGE
-  if (huge && bytes >= HUGE_PAGE) madvise(aligned, whole, MADV_HUGEPAGE);
-#endif
-  return aligned;
-}
-EXPORT void typert_free(char *address, uint64_t bytes) {
-#ifdef __SANITIZE_ADDRESS__
-  free(address);
-  return;
-#endif
-  munmap(address, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-}
-
-/// A file's first bytes, read-only and shared with every process that maps them; 0 when that cannot be done.
-EXPORT char *typert_map(const char *path, uint64_t bytes) {
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return NULL;
-  char *base = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
-  close(file);
-  if (base == MAP_FAILED) return NULL;
-#ifdef MADV_WILLNEED
-  madvise(base, bytes, MADV_WILLNEED);
-#endif
-  return base;
-}
-EXPORT void typert_unmap(char *base, uint64_t bytes) { munmap(base, bytes); }
-
 EXPORT int64_t typert_packed_bytes(int32_t format, int64_t rows, int64_t columns) {
   return is_quant(format) ? ceil_div(rows, PAIR) * pair_bytes(format, columns) : ceil_div(rows, GROUP) * block_bytes(format, columns);
 }
@@ -87,3 +42,7 @@ EXPORT void typert_copy_blocks(const char *source, char *target, int64_t block_b
   for (int32_t i = 0; i < count; i++) memcpy(target + to[i] * block_bytes, source + from[i] * block_bytes, (size_t)block_bytes);
 }
 EXPORT int32_t typert_launch_bytes(void) { return (int32_t)sizeof(launch); }
+
+#ifndef __wasm__
+#include "include/cpu/native.h"
+#endif
