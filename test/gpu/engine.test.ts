@@ -171,3 +171,64 @@ describe.skipIf(!hasCompiler)('tuning', () => {
     expect(stderr).toContain('timing cache cannot be read');
   });
 });
+
+describe.skipIf(!hasCompiler)('cuBLASLt as a tactic', () => {
+  const folder = temporaryFolder();
+  const engine = join(folder, 'engine');
+  const timings = join(folder, 'timings.json');
+  const log = join(folder, 'launches');
+  const all = ['cuda', 'nvrtc', 'cublaslt'] as const;
+  let gpu: FakeGpu;
+  const build = async (...flags: readonly string[]) => {
+    const args = ['build', model, '--target', 'cuda', '-o', engine, '--timing-cache', timings, ...flags];
+    const { code, stderr } = await gpu.run(args, {}, all);
+    expect(`${code} ${code === 0 ? '' : stderr}`).toBe('0 ');
+    using opened = openEngine(engine);
+    return Object.values(opened.plan.tactics!.problems).flatMap((ranges) => ranges.map(({ config }) => config));
+  };
+  const launches = async (found: readonly ('cuda' | 'nvrtc' | 'cublaslt')[], vars: Record<string, string> = {}) => {
+    rmSync(log, { force: true });
+    // A prompt long enough for sizes that go to the library.
+    const args = ['run', engine, 'word '.repeat(40), '-n', '2', '--json'];
+    const { code, stderr } = await gpu.run(args, { FAKE_CUDA_LOG: log, ...vars }, found);
+    expect(`${code} ${stderr}`).toBe('0 ');
+    return readFileSync(log, 'utf8').split('\n');
+  };
+
+  beforeAll(async () => {
+    gpu = new FakeGpu(folder);
+    const configs = await build();
+    expect(configs.filter(({ kind }) => kind === 'cublaslt').length).toBeGreaterThan(3);
+  });
+
+  test('is chosen where it wins, for large sizes, and launched', async () => {
+    const launched = await launches(['cuda', 'cublaslt']);
+    expect(launched).toContain('cublaslt');
+    expect(launched.filter((name) => name === 'pointwise_bf16_gated_silu').length).toBeGreaterThan(0);
+  });
+
+  test('gives way to own kernels, which the engine carries, where it is absent or of another version', async () => {
+    for (const [found, vars] of [
+      [['cuda'], {}],
+      [['cuda', 'cublaslt'], { FAKE_LT_VERSION: '120900' }],
+    ] as const) {
+      rmSync(join(folder, 'cache', 'kernels'), { recursive: true, force: true });
+      const launched = await launches(found, vars);
+      expect(launched).not.toContain('cublaslt');
+      expect(launched.length).toBeGreaterThan(50);
+    }
+  });
+
+  test('is left out by --no-cublaslt, whatever the timings say', async () => {
+    const configs = await build('--no-cublaslt');
+    expect(configs.map(({ kind }) => kind)).not.toContain('cublaslt');
+  });
+
+  test('is not taken where own kernels are faster', async () => {
+    const slow = join(folder, 'slow.json');
+    const args = ['build', model, '--target', 'cuda', '-o', engine, '--timing-cache', slow];
+    expect((await gpu.run(args, { FAKE_LT_US: '5000' }, all)).code).toBe(0);
+    using opened = openEngine(engine);
+    expect(JSON.stringify(opened.plan.tactics)).not.toContain('cublaslt');
+  });
+});

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { type CliResult, typert } from './cli.ts';
 
 const sources = fileURLToPath(new URL('./fake-cuda', import.meta.url));
-const libraries = { cuda: 'libcuda.so.1', nvrtc: 'libnvrtc.so.13' } as const;
+const libraries = { cuda: 'libcuda.so.1', nvrtc: 'libnvrtc.so.13', cublaslt: 'libcublasLt.so.13' } as const;
 export type FakeLibrary = keyof typeof libraries;
 
 export const hasCompiler = process.platform === 'linux' && spawnSync('cc', ['--version']).status === 0;

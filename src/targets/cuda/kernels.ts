@@ -13,14 +13,16 @@ import {
 import { ropeCacheLaunch } from '../../kernels/attention/cuda-rope.ts';
 import type { CudaArch, CudaKernel, CudaLaunch } from '../../kernels/cuda-kernel.ts';
 import { copyBlocksLaunch, gatherLaunch } from '../../kernels/gather/cuda.ts';
+import { type LtSteps, ltSteps } from '../../kernels/matmul/cublaslt.ts';
 import { type MatmulProblem, matmulLaunch, matmulWorkspace } from '../../kernels/matmul/cuda.ts';
 import { expertsLaunches, routeLaunch } from '../../kernels/moe/cuda.ts';
 import { normLaunch } from '../../kernels/norm/cuda.ts';
 import { type PointwiseProblem, pointwiseLaunch } from '../../kernels/pointwise/cuda.ts';
 import { sampleLaunch } from '../../kernels/sample/cuda.ts';
-import type { DevicePtr } from '../ffi/cuda-driver.ts';
+import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import type { Plan, PlanStep } from '../plan.ts';
 import type { Buffers } from './launch.ts';
+import type { LtLaunch } from './products.ts';
 import type { Tactics } from './tactics.ts';
 
 /** A tensor of the step at hand: [rows, columns], rows `stride` elements apart. */
@@ -57,7 +59,14 @@ export interface BoundLaunch {
   readonly buffers: Buffers;
 }
 
-type Maker<K extends Op> = (step: StepView, attrs: OpAttrs[K]) => readonly BoundLaunch[];
+/** A product that goes to cuBLASLt. */
+export interface BoundProduct {
+  readonly product: LtLaunch;
+  readonly buffers: Buffers;
+}
+export type BoundWork = BoundLaunch | BoundProduct;
+
+type Maker<K extends Op> = (step: StepView, attrs: OpAttrs[K]) => readonly BoundWork[];
 
 const bind = (launch: CudaLaunch, buffers: Buffers): readonly BoundLaunch[] => [{ launch, buffers }];
 
@@ -72,11 +81,23 @@ function pointers(step: StepView, names: Readonly<Record<string, string>>): Buff
 }
 
 /** A product, by the tactic chosen for its size. */
-function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: Buffers): readonly BoundLaunch[] {
-  const config = step.tactics.matmul(problem);
+function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: Buffers): readonly BoundWork[] {
+  const chosen = step.tactics.matmul(problem);
+  const steps = chosen.kind === 'cublaslt' ? ltSteps(problem, step.arch) : undefined;
+  if (chosen.kind === 'cublaslt' && steps !== undefined) return ltLaunches(step, steps, chosen.algorithm, buffers);
+  const config = chosen.kind === 'cublaslt' ? chosen.own : chosen;
   const { partial, counters } = matmulWorkspace(problem, config);
   const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
   return bind(matmulLaunch(problem, config, step.arch), { ...buffers, ...workspace });
+}
+
+function ltLaunches(step: StepView, steps: LtSteps, algorithm: string, buffers: Buffers): readonly BoundWork[] {
+  const { product, wideBytes, tail } = steps;
+  const wide = wideBytes === 0 ? buffers.y! : step.scratch(wideBytes);
+  const first: BoundProduct = { product: { problem: product, algorithm }, buffers: { ...buffers, y: wide } };
+  if (tail === undefined) return [first];
+  const b = offsetPtr(wide, (product.n / 2) * (step.dtype === 'float32' ? 4 : 2));
+  return [first, ...bind(tail, { a: wide, b, y: buffers.y! })];
 }
 
 const matmul: Maker<'matmul'> = (step, { gated }) => {
@@ -287,12 +308,14 @@ export const cudaKernels: { readonly [K in Op]?: Maker<K> } = {
 };
 
 /** The launches of a step of the plan; a step without rows (no logits wanted) has none. Throws TargetError when CUDA lacks the op. */
-export function stepLaunches(step: PlanStep, view: StepView): readonly BoundLaunch[] {
+export function stepLaunches(step: PlanStep, view: StepView): readonly BoundWork[] {
   const make = cudaKernels[step.op];
   if (make === undefined) throw new TargetError('no CUDA kernel', { where: step.scope, got: step.op });
   const rows = step.op === 'sample' || step.op === 'gatherRows' ? view.dims.L : view.dims.T;
   if (rows === 0) return [];
-  return make(view, step.attrs as never).filter(({ launch }) => launch.grid.every((size) => size > 0));
+  return make(view, step.attrs as never).filter(
+    (work) => 'product' in work || work.launch.grid.every((size) => size > 0),
+  );
 }
 
 /** An argument of a step at these sizes. */

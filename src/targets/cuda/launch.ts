@@ -9,8 +9,16 @@ import type { Stream } from './stream.ts';
 /** Addresses of the buffers that a launch names. */
 export type Buffers = Readonly<Record<string, DevicePtr>>;
 
-/** A launch with its arguments encoded; `issue` may be called again and captured. */
-export class PreparedLaunch {
+/** Work made ready for a stream; `issue` may be called again and captured. */
+export interface PreparedWork {
+  readonly name: string;
+  /** Where it is a kernel of ours. */
+  readonly shape?: LaunchShape;
+  issue(stream: Stream): void;
+}
+
+/** A launch with its arguments encoded. */
+export class PreparedLaunch implements PreparedWork {
   readonly kernel: LoadedKernel;
   readonly shape: LaunchShape;
   readonly #device: CudaDevice;
@@ -29,6 +37,10 @@ export class PreparedLaunch {
     };
     this.#params = packParams(device, launch, buffers);
     this.#pointers = BigUint64Array.of(addressOf(this.#params));
+  }
+
+  get name(): string {
+    return this.kernel.name;
   }
 
   issue(stream: Stream): void {

@@ -1,5 +1,5 @@
 // Events between launches: how long each took on the device. Graphs are left aside while somebody asks.
-import type { PreparedLaunch } from './launch.ts';
+import type { PreparedWork } from './launch.ts';
 import type { Event, Stream } from './stream.ts';
 
 export class LaunchMarks implements Disposable {
@@ -14,7 +14,7 @@ export class LaunchMarks implements Disposable {
   }
 
   /** Gives launches to the stream, one after the other, with an event after each. */
-  issue(launches: readonly PreparedLaunch[]): void {
+  issue(launches: readonly PreparedWork[]): void {
     while (this.#events.length <= launches.length) this.#events.push(this.#makeEvent());
     this.#numIssued = launches.length;
     this.#events[0]!.record(this.#stream);

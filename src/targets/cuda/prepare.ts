@@ -8,16 +8,9 @@ import type { Prepared, PrepareOptions } from '../target.ts';
 import { TimingCache } from '../timing-cache.ts';
 import { type KernelCompiler, openCompiler, sourceHash } from './binaries.ts';
 import { CudaDevice } from './device.ts';
-import { planKernels, planProblems } from './survey.ts';
-import {
-  candidates,
-  problemKey,
-  problemSize,
-  type TacticConfig,
-  type TacticProblem,
-  TacticTable,
-  tacticDevice,
-} from './tactics.ts';
+import { LtProducts } from './products.ts';
+import { engineKernels, planProblems } from './survey.ts';
+import { candidates, problemKey, problemSize, type TacticConfig, type TacticProblem, tacticDevice } from './tactics.ts';
 import { tune } from './tune.ts';
 
 /** Milliseconds that a build spends on timing, at most. */
@@ -42,12 +35,13 @@ async function tuned(
   problems: readonly TacticProblem[],
   device: CudaDevice,
   compiler: KernelCompiler,
-  { timingCache, progress }: PrepareOptions,
+  { timingCache, cublaslt, progress }: PrepareOptions,
 ): Promise<(problem: TacticProblem) => TacticConfig> {
   const file = timingCache ?? join(readEnv().cacheDir, 'timings.json');
   const clock = `${Math.round(device.info.clockKHz / 1000)} MHz`;
   const cache = new TimingCache(file, `${tacticDevice(device.info)}, ${clock}`);
-  return await tune({ device, compiler, dtype: plan.dtype, problems, cache, progress, budget: tuningBudget });
+  using products = cublaslt === false ? undefined : LtProducts.find(device);
+  return await tune({ device, compiler, dtype: plan.dtype, problems, cache, products, progress, budget: tuningBudget });
 }
 
 /** The choices of all problems as ranges of sizes; neighbours with the same choice are one range. */
@@ -69,11 +63,11 @@ export function tabulate(
 /** Compiles the kernels of a plan whose tactics are chosen, as many at a time as there are processors. */
 export async function withKernels(
   plan: Plan,
-  arch: CudaArch,
+  arch: CudaArch & { readonly name: string },
   compiler: KernelCompiler,
   progress: Progress,
 ): Promise<Prepared> {
-  const kernels = planKernels(plan, arch, new TacticTable(arch, plan.tactics?.problems));
+  const kernels = engineKernels(plan, arch);
   const binaries = await compileAll(kernels, compiler, progress);
   const sources = Object.fromEntries(kernels.map((kernel) => [kernel.name, sourceHash(kernel)]));
   return {

@@ -13,9 +13,10 @@ import type { CudaCompiler } from './binaries.ts';
 import { bucketOf } from './buckets.ts';
 import { BlockCopier, type CachePool, exchangeBlocks } from './cache-pool.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
-import { type BoundLaunch, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
-import { PreparedLaunch } from './launch.ts';
+import { type BoundWork, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
+import { PreparedLaunch, type PreparedWork } from './launch.ts';
 import { LaunchMarks } from './marks.ts';
+import { LtProducts, ltVersion } from './products.ts';
 import { Results } from './results.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
 import { planTactics, type Tactics } from './tactics.ts';
@@ -28,7 +29,7 @@ export function cudaBytes(dtype: PlanTensor['dtype']): number {
 
 /** A step's launches for one set of sizes; the graph is captured when the sizes come again. */
 interface Prepared {
-  readonly launches: readonly PreparedLaunch[];
+  readonly launches: readonly PreparedWork[];
   /** The plan step that each launch belongs to. */
   readonly stepOf: readonly number[];
   graph?: Graph;
@@ -51,6 +52,7 @@ export class CudaProgram implements Program {
   readonly #numBlocks: number;
   readonly #owned: DeviceBuffer[] = [];
   readonly #weights: DeviceWeights;
+  readonly #products: LtProducts | undefined;
   readonly #addresses: DevicePtr[];
   readonly #caches = new Map<number, DevicePtr>();
   /** The memory behind the caches, and its second pool in page-locked memory of the host. */
@@ -73,29 +75,37 @@ export class CudaProgram implements Program {
   /** Takes memory on the device and fills it. What was taken is given back when that fails. */
   static async load(device: CudaDevice, compiler: CudaCompiler, source: ProgramSource): Promise<CudaProgram> {
     const stream = device.createStream();
-    let weights: DeviceWeights;
+    let weights: DeviceWeights | undefined;
+    let products: LtProducts | undefined;
     try {
       weights = await DeviceWeights.load(device, stream, source);
+      const version = ltVersion(source.plan);
+      if (version !== undefined) products = LtProducts.find(device, version);
+      if (version !== undefined && products === undefined)
+        debug(1, () => `cuBLASLt ${version} is not here: own kernels take its place`);
     } catch (error) {
+      weights?.[Symbol.dispose]();
       stream[Symbol.dispose]();
       throw error;
     }
-    return new CudaProgram(device, compiler, source, stream, weights);
+    return new CudaProgram(device, compiler, source, stream, weights, products);
   }
 
-  /** Owns `stream` and `weights` from here on. */
+  /** Owns `stream`, `weights` and `products` from here on. */
   private constructor(
     device: CudaDevice,
     compiler: CudaCompiler,
     source: ProgramSource,
     stream: Stream,
     weights: DeviceWeights,
+    products: LtProducts | undefined,
   ) {
     const { plan, numBlocks, numHostBlocks = 0 } = source;
     this.#plan = plan;
     this.#device = device;
     this.#compiler = compiler;
-    this.#tactics = planTactics(plan, device.info);
+    this.#tactics = planTactics(plan, device.info, products !== undefined);
+    this.#products = products;
     this.#numBlocks = numBlocks;
     this.#stream = stream;
     this.#weights = weights;
@@ -202,15 +212,15 @@ export class CudaProgram implements Program {
   }
 
   /** One launch after the other, each waited for: what TYPERT_DEBUG=2 shows. */
-  #runTimed(launches: readonly PreparedLaunch[]): void {
+  #runTimed(launches: readonly PreparedWork[]): void {
     this.#stream.synchronize();
     for (const launch of launches) {
-      const { grid, sharedBytes } = launch.shape;
-      debug(4, () => `launch ${launch.kernel.name} grid ${grid.join('x')} shared ${sharedBytes}`);
+      const { name, shape } = launch;
+      debug(4, () => `launch ${name} grid ${shape?.grid.join('x')} shared ${shape?.sharedBytes}`);
       const start = performance.now();
       launch.issue(this.#stream);
       this.#stream.synchronize();
-      debug(2, () => `${launch.kernel.name} ${((performance.now() - start) * 1e3).toFixed(0)} us`);
+      debug(2, () => `${name} ${((performance.now() - start) * 1e3).toFixed(0)} us`);
     }
   }
 
@@ -218,7 +228,7 @@ export class CudaProgram implements Program {
     const key = `${phase} ${dims.T} ${dims.R} ${dims.L}`;
     const known = this.#prepared.get(key);
     if (known !== undefined) return known;
-    const launches: PreparedLaunch[] = [];
+    const launches: PreparedWork[] = [];
     const stepOf: number[] = [];
     for (const [index, step] of this.#plan.phases[phase].entries()) {
       for (const bound of stepLaunches(step, this.#view(step, dims))) {
@@ -278,7 +288,10 @@ export class CudaProgram implements Program {
     return grown.ptr;
   }
 
-  async #bind({ launch, buffers }: BoundLaunch): Promise<PreparedLaunch> {
+  async #bind(work: BoundWork): Promise<PreparedWork> {
+    // Only tactics of a library that is open give products.
+    if ('product' in work) return this.#products!.prepare(work.product, work.buffers);
+    const { launch, buffers } = work;
     const { kernel, sharedBytes } = launch;
     let loaded = this.#kernels.get(kernel.name);
     if (loaded === undefined) {
@@ -348,6 +361,7 @@ export class CudaProgram implements Program {
     for (const buffer of this.#owned) buffer[Symbol.dispose]();
     for (const { host } of this.#pools) host?.[Symbol.dispose]();
     this.#weights[Symbol.dispose]();
+    this.#products?.[Symbol.dispose]();
     this.#staging?.[Symbol.dispose]();
     this.#copier?.[Symbol.dispose]();
     this.#results?.[Symbol.dispose]();
@@ -358,7 +372,7 @@ export class CudaProgram implements Program {
   }
 }
 
-function issue(launches: readonly PreparedLaunch[], stream: Stream): void {
+function issue(launches: readonly PreparedWork[], stream: Stream): void {
   for (const launch of launches) launch.issue(stream);
 }
 

@@ -4,7 +4,7 @@ import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
 import type { DevicePtr } from '../ffi/cuda-driver.ts';
 import type { Plan, PlanStep } from '../plan.ts';
 import { runtimeKernels, type StepView, stepLaunches, stepTensor } from './kernels.ts';
-import { type TacticProblem, type Tactics, TacticTable, tacticSizes } from './tactics.ts';
+import { planTactics, type TacticProblem, type Tactics, TacticTable, tacticSizes } from './tactics.ts';
 
 /** Steps that differ in more than their layer. */
 function distinctSteps(plan: Plan): PlanStep[] {
@@ -73,14 +73,20 @@ function kernelsOf(
   const found = new Map<string, CudaKernel>();
   for (const dims of sizes)
     for (const step of steps)
-      for (const { launch } of stepLaunches(step, view(plan, step, dims, arch, tactics)))
-        found.set(launch.kernel.name, launch.kernel);
+      for (const work of stepLaunches(step, view(plan, step, dims, arch, tactics)))
+        if ('launch' in work) found.set(work.launch.kernel.name, work.launch.kernel);
   return [...found.values()];
+}
+
+/** The kernels that an engine carries for a device: with cuBLASLt and where that is not found. */
+export function engineKernels(plan: Plan, info: CudaArch & { readonly name: string }): CudaKernel[] {
+  const all = [true, false].flatMap((cublaslt) => planKernels(plan, info, planTactics(plan, info, cublaslt)));
+  return [...new Map(all.map((kernel) => [kernel.name, kernel])).values()];
 }
 
 /** Every problem with a choice of tactics, at each size that the plan's limits allow. */
 export function planProblems(plan: Plan, arch: CudaArch): TacticProblem[] {
   const found: TacticProblem[] = [];
-  planKernels(plan, arch, new TacticTable(arch, {}, (problem) => found.push(problem)));
+  planKernels(plan, arch, new TacticTable(arch, {}, { ask: (problem) => found.push(problem) }));
   return found;
 }

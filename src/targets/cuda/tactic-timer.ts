@@ -10,13 +10,18 @@ import {
 } from '../../kernels/attention/cuda.ts';
 import type { CudaLaunch } from '../../kernels/cuda-kernel.ts';
 import { fillLaunch } from '../../kernels/fill/cuda.ts';
+import { type LtAlgorithm, type LtSteps, ltSteps } from '../../kernels/matmul/cublaslt.ts';
 import { type MatmulConfig, type MatmulProblem, matmulLaunch, matmulWorkspace } from '../../kernels/matmul/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import type { CudaCompiler } from './binaries.ts';
 import type { CudaDevice, DeviceBuffer, LoadedKernel } from './device.ts';
 import { type Buffers, PreparedLaunch } from './launch.ts';
+import type { LtProducts } from './products.ts';
 import { Event, type Stream } from './stream.ts';
-import type { TacticConfig, TacticProblem } from './tactics.ts';
+import type { OwnConfig, TacticProblem } from './tactics.ts';
+
+/** What can be timed. */
+export type Candidate = OwnConfig | LtAlgorithm;
 
 /** Something that runs on a stream. */
 interface Issuable {
@@ -33,6 +38,7 @@ export class TacticTimer implements Disposable {
   readonly #device: CudaDevice;
   readonly #compiler: CudaCompiler;
   readonly #dtype: FloatDType;
+  readonly #products: LtProducts | undefined;
   readonly #stream: Stream;
   readonly #events: readonly [Event, Event];
   /** Random values: inputs, weights, caches, and room for results. */
@@ -45,7 +51,8 @@ export class TacticTimer implements Disposable {
   #filled = false;
   #next = 0;
 
-  constructor(device: CudaDevice, compiler: CudaCompiler, dtype: FloatDType) {
+  constructor(device: CudaDevice, compiler: CudaCompiler, dtype: FloatDType, products?: LtProducts) {
+    this.#products = products;
     this.#device = device;
     this.#compiler = compiler;
     this.#dtype = dtype;
@@ -68,7 +75,7 @@ export class TacticTimer implements Disposable {
   }
 
   /** Microseconds, or undefined where the problem does not fit the device. What takes over twice `limit` is timed roughly. */
-  async time(of: TacticProblem, config: TacticConfig, limit = Number.POSITIVE_INFINITY): Promise<number | undefined> {
+  async time(of: TacticProblem, config: Candidate, limit = Number.POSITIVE_INFINITY): Promise<number | undefined> {
     if (!this.#filled) {
       const launch = fillLaunch(this.#dtype, Math.floor(this.#pool.bytes / byteLength(this.#dtype, 1)), 1, -1, 1);
       (await this.#prepare(launch, { y: this.#pool.ptr })).issue(this.#stream);
@@ -77,7 +84,7 @@ export class TacticTimer implements Disposable {
     this.#next = 0;
     const launches =
       of.op === 'matmul'
-        ? await this.#matmul(of.problem, config as MatmulConfig)
+        ? await this.#matmul(of.problem, config as MatmulConfig | LtAlgorithm)
         : await this.#attention(of.problem, config as AttentionConfig);
     return launches === undefined ? undefined : this.#measure(launches, limit);
   }
@@ -116,23 +123,51 @@ export class TacticTimer implements Disposable {
     return buffers;
   }
 
-  async #matmul(problem: MatmulProblem, config: MatmulConfig): Promise<Issuable[] | undefined> {
+  async #matmul(problem: MatmulProblem, config: MatmulConfig | LtAlgorithm): Promise<Issuable[] | undefined> {
+    const library = config.kind === 'cublaslt' ? ltSteps(problem, this.#device.info) : undefined;
     const size = byteLength(this.#dtype, 1);
     const { m, n, k, ldx, ldy, ldr = 0, gated } = problem;
     const physical = gated ? 2 * n : n;
-    const workspace = matmulWorkspace(problem, config);
+    const workspace = config.kind === 'cublaslt' ? { partial: 0, counters: 0 } : matmulWorkspace(problem, config);
+    const wide = this.#take(library?.wideBytes ?? 0);
     const x = this.#take(m * ldx * size);
     const y = this.#take(m * ldy * size);
     const partial = this.#take(workspace.partial);
     const spare = this.#take(Math.max(m * Math.max(ldx, ldy, ldr), 2 * Math.max(n, k)) * 4);
     const weights = this.#copies(physical * k * size);
-    if ([x, y, partial, spare].includes(undefined) || weights.length === 0 || workspace.counters > counterBytes)
+    if ([wide, x, y, partial, spare].includes(undefined) || weights.length === 0 || workspace.counters > counterBytes)
       return undefined;
+    if (config.kind === 'cublaslt')
+      return library === undefined
+        ? undefined
+        : await this.#library(library, config, { wide: wide!, x: x!, y: y!, spare: spare! }, weights);
     const launch = matmulLaunch(problem, config, this.#device.info);
     const known = { x, y, partial, counters: this.#counters.ptr };
     return await Promise.all(
       weights.map((w) => this.#prepare(launch, this.#complete(launch, { ...known, w }, spare!))),
     );
+  }
+
+  /** A product by cuBLASLt with the kernel behind it. */
+  async #library(
+    { product, wideBytes, tail }: LtSteps,
+    { algorithm }: LtAlgorithm,
+    { wide, x, y, spare }: Readonly<Record<'wide' | 'x' | 'y' | 'spare', DevicePtr>>,
+    weights: readonly DevicePtr[],
+  ): Promise<Issuable[]> {
+    const result = wideBytes === 0 ? y : wide;
+    const half = offsetPtr(result, (product.n / 2) * byteLength(this.#dtype, 1));
+    const after = tail === undefined ? undefined : await this.#prepare(tail, { a: result, b: half, y });
+    return weights.map((w) => {
+      const buffers = { x, w, y: result, bias: spare, residual: spare };
+      const first = this.#products!.prepare({ problem: product, algorithm }, buffers);
+      return {
+        issue: (stream) => {
+          first.issue(stream);
+          after?.issue(stream);
+        },
+      };
+    });
   }
 
   /** As many pieces as it takes to outgrow the L2 threefold, or as fit. */

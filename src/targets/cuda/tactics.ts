@@ -8,6 +8,7 @@ import {
   prefillCandidates,
 } from '../../kernels/attention/cuda.ts';
 import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
+import type { LtConfig } from '../../kernels/matmul/cublaslt.ts';
 import { type MatmulConfig, type MatmulProblem, matmulCandidates, matmulKernel } from '../../kernels/matmul/cuda.ts';
 import type { Plan, Tactic } from '../plan.ts';
 
@@ -16,11 +17,13 @@ export type TacticProblem =
   | { readonly op: 'matmul'; readonly problem: MatmulProblem }
   | { readonly op: 'decode' | 'prefill'; readonly problem: AttentionProblem };
 
-export type TacticConfig = MatmulConfig | AttentionConfig;
+/** A config of a kernel of ours. */
+export type OwnConfig = MatmulConfig | AttentionConfig;
+export type TacticConfig = OwnConfig | LtConfig;
 
 /** The choices that launches ask for. */
 export interface Tactics {
-  matmul(problem: MatmulProblem): MatmulConfig;
+  matmul(problem: MatmulProblem): MatmulConfig | LtConfig;
   decode(problem: AttentionProblem): AttentionConfig;
   prefill(problem: AttentionProblem): AttentionConfig;
 }
@@ -76,7 +79,7 @@ export function problemKey({ op, problem }: TacticProblem): string {
 }
 
 /** Configs for the problem, the heuristic's choice first. */
-export function candidates(of: TacticProblem, arch: CudaArch): readonly TacticConfig[] {
+export function candidates(of: TacticProblem, arch: CudaArch): readonly OwnConfig[] {
   switch (of.op) {
     case 'matmul':
       return matmulCandidates(of.problem, arch);
@@ -90,7 +93,7 @@ export function candidates(of: TacticProblem, arch: CudaArch): readonly TacticCo
 }
 
 /** The kernel that a config of a problem launches. */
-export function tacticKernel(of: TacticProblem, config: TacticConfig): CudaKernel {
+export function tacticKernel(of: TacticProblem, config: OwnConfig): CudaKernel {
   return of.op === 'matmul'
     ? matmulKernel(of.problem, config as MatmulConfig)
     : attentionKernel(of.problem, config as AttentionConfig);
@@ -101,21 +104,24 @@ export class TacticTable implements Tactics {
   readonly #arch: CudaArch;
   readonly #problems: Readonly<Record<string, readonly Tactic[]>>;
   readonly #known = new Map<string, TacticConfig>();
+  readonly #cublaslt: boolean;
   readonly #ask: (problem: TacticProblem) => void;
 
-  /** `ask` hears of each problem, at the size it is treated as, once. */
+  /** Without `cublaslt` own kernels take the place of its tactics. `ask` hears of each problem, at the size it is treated as, once. */
   constructor(
     arch: CudaArch,
     problems: Readonly<Record<string, readonly Tactic[]>> = {},
-    ask: (problem: TacticProblem) => void = () => {},
+    { cublaslt = false, ask = () => {} }: { cublaslt?: boolean; ask?: (problem: TacticProblem) => void } = {},
   ) {
     this.#arch = arch;
     this.#problems = problems;
+    this.#cublaslt = cublaslt;
     this.#ask = ask;
   }
 
-  matmul(problem: MatmulProblem): MatmulConfig {
-    return this.#choose({ op: 'matmul', problem }) as MatmulConfig;
+  matmul(problem: MatmulProblem): MatmulConfig | LtConfig {
+    const config = this.#choose({ op: 'matmul', problem }) as MatmulConfig | LtConfig;
+    return config.kind === 'cublaslt' && !this.#cublaslt ? config.own : config;
   }
 
   decode(problem: AttentionProblem): AttentionConfig {
@@ -146,8 +152,8 @@ export function tacticDevice(info: CudaArch & { readonly name: string }): string
   return `${info.name}, sm_${info.sm}, ${info.multiprocessors} multiprocessors`;
 }
 
-/** The plan's tactics, where they were chosen for a device like this one; else the heuristics'. */
-export function planTactics(plan: Plan, info: CudaArch & { readonly name: string }): Tactics {
+/** The plan's tactics, where they were chosen for a device like this one; else the heuristics'. With `cublaslt` those of cuBLASLt too. */
+export function planTactics(plan: Plan, info: CudaArch & { readonly name: string }, cublaslt = false): Tactics {
   const { tactics } = plan;
-  return new TacticTable(info, tactics?.device === tacticDevice(info) ? tactics.problems : {});
+  return new TacticTable(info, tactics?.device === tacticDevice(info) ? tactics.problems : {}, { cublaslt });
 }

@@ -9,8 +9,8 @@ import { CudaDevice } from './device.ts';
 import { cudaKernels } from './kernels.ts';
 import { prepareCuda } from './prepare.ts';
 import { CudaProgram, cudaBytes } from './program.ts';
-import { planKernels } from './survey.ts';
-import { planTactics, tacticDevice } from './tactics.ts';
+import { engineKernels } from './survey.ts';
+import { tacticDevice } from './tactics.ts';
 
 function probe(): TargetStatus {
   try {
@@ -72,8 +72,7 @@ export const cudaTarget: Target = {
         const { plan } = source;
         const kernels = new PlanBinaries(device.info.sm, plan);
         binaries.push(kernels);
-        const needed = planKernels(plan, device.info, planTactics(plan, device.info));
-        await kernels.prepare(needed, (name) => source.readWeight(name));
+        await kernels.prepare(engineKernels(plan, device.info), (name) => source.readWeight(name));
         return await CudaProgram.load(device, kernels, source);
       },
       [Symbol.asyncDispose]: async () => {

@@ -18,6 +18,7 @@ const functions = {
   cublasLtMatmulPreferenceDestroy: ['i32', 'u64'],
   cublasLtMatmulPreferenceSetAttribute: ['i32', 'u64', 'i32', 'ptr', 'u64'],
   cublasLtMatmulAlgoGetHeuristic: ['i32', 'u64', 'u64', 'u64', 'u64', 'u64', 'u64', 'u64', 'i32', 'ptr', 'ptr'],
+  cublasLtMatmulAlgoCheck: ['i32', 'u64', 'u64', 'u64', 'u64', 'u64', 'u64', 'ptr', 'ptr'],
   cublasLtMatmul: [
     'i32',
     'u64',
@@ -41,7 +42,7 @@ const functions = {
 
 const dataTypes: Record<FloatDType, number> = { float32: 0, float16: 2, bfloat16: 14 };
 
-/** y[m, n] = x[m, k] · w[n, k]ᵀ (+ bias[n]) (+ residual, rows ldy apart). */
+/** y[m, n] = x[m, k] · w[n, k]ᵀ (+ bias[n]) (+ residual, rows ldr or else ldy apart). */
 export interface LtProblem {
   readonly dtype: FloatDType;
   readonly m: number;
@@ -49,6 +50,7 @@ export interface LtProblem {
   readonly k: number;
   readonly ldx: number;
   readonly ldy: number;
+  readonly ldr?: number;
   readonly bias: boolean;
   readonly residual: boolean;
 }
@@ -60,10 +62,25 @@ export interface LtBuffers {
   readonly residual?: DevicePtr;
 }
 
+/** What describes a product to the library. */
+interface LtShape {
+  readonly desc: bigint;
+  readonly w: bigint;
+  readonly x: bigint;
+  readonly y: bigint;
+  readonly residual: bigint;
+}
+
 /** A product with its algorithm chosen. */
 export interface LtMatmul extends Disposable {
+  /** The algorithm as the library describes it: opaque, and the same for the same version of it alone. */
+  readonly algorithm: Uint8Array;
   issue(stream: StreamHandle, buffers: LtBuffers, workspace: DevicePtr): void;
 }
+
+/** Bytes of a cublasLtMatmulAlgo_t and of a cublasLtMatmulHeuristicResult_t. */
+const algorithmBytes = 64;
+const resultBytes = 96;
 
 export class CublasLt implements Disposable {
   /** Bytes every product may use as workspace: what NVIDIA advises for Hopper. */
@@ -107,29 +124,14 @@ export class CublasLt implements Disposable {
   /** Up to `count` algorithms that cuBLASLt thinks best, best first. */
   matmuls(problem: LtProblem, count: number): LtMatmul[] {
     const { fn } = this.#library;
-    const { dtype, m, n, k, ldx, ldy } = problem;
-    const type = dataTypes[dtype];
-    // CUBLAS_COMPUTE_32F: full float32, TF32 off.
-    const desc = this.#make('cublasLtMatmulDescCreate', (out) => fn.cublasLtMatmulDescCreate(out, 68, 0));
-    const set = (attribute: number, value: ArrayBufferView): void =>
-      this.#check(
-        'cublasLtMatmulDescSetAttribute',
-        fn.cublasLtMatmulDescSetAttribute(desc, attribute, value, value.byteLength),
-      );
-    const layout = (rows: number, columns: number, ld: number): bigint =>
-      this.#make('cublasLtMatrixLayoutCreate', (out) => fn.cublasLtMatrixLayoutCreate(out, type, rows, columns, ld));
-    // Column-major, so transposed: yᵀ[n, m] = (wᵀ)ᵀ · xᵀ.
-    set(3, Int32Array.of(1)); // CUBLASLT_MATMUL_DESC_TRANSA = CUBLAS_OP_T
-    if (problem.bias) set(7, Int32Array.of(4)); // CUBLASLT_MATMUL_DESC_EPILOGUE = CUBLASLT_EPILOGUE_BIAS
-    const layouts = { w: layout(k, n, k), x: layout(k, m, ldx), y: layout(n, m, ldy) };
+    const shape = this.#describe(problem);
     const preference = this.#make('cublasLtMatmulPreferenceCreate', (out) => fn.cublasLtMatmulPreferenceCreate(out));
     const bytes = BigUint64Array.of(BigInt(CublasLt.workspaceBytes));
     // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
     fn.cublasLtMatmulPreferenceSetAttribute(preference, 1, bytes, 8);
-    const resultBytes = 96;
     const results = new Uint8Array(resultBytes * count);
     const returned = new Int32Array(1);
-    const { w, x, y } = layouts;
+    const { desc, w, x, y } = shape;
     const code = fn.cublasLtMatmulAlgoGetHeuristic(
       this.#handle,
       desc,
@@ -143,49 +145,94 @@ export class CublasLt implements Disposable {
       returned,
     );
     fn.cublasLtMatmulPreferenceDestroy(preference);
-    const found = code === 0 ? returned[0]! : 0;
-    let open = found;
-    const close = (): void => {
-      if (--open > 0) return;
-      for (const handle of [w, x, y]) fn.cublasLtMatrixLayoutDestroy(handle);
-      fn.cublasLtMatmulDescDestroy(desc);
-    };
-    if (found === 0) close();
+    this.#forget(shape);
+    return Array.from({ length: code === 0 ? returned[0]! : 0 }, (_, i) =>
+      this.#matmul(problem, results.slice(i * resultBytes, i * resultBytes + algorithmBytes)),
+    );
+  }
+
+  /** The product by an algorithm found before; undefined when this library or device does not have it. */
+  matmul(problem: LtProblem, algorithm: Uint8Array): LtMatmul | undefined {
+    if (algorithm.length !== algorithmBytes) return undefined;
+    const shape = this.#describe(problem);
+    const { desc, w, x, y } = shape;
+    const result = new Uint8Array(resultBytes);
+    const code = this.#library.fn.cublasLtMatmulAlgoCheck(this.#handle, desc, w, x, y, y, algorithm, result);
+    this.#forget(shape);
+    return code === 0 ? this.#matmul(problem, algorithm) : undefined;
+  }
+
+  #matmul(problem: LtProblem, algorithm: Uint8Array): LtMatmul {
+    const { fn } = this.#library;
+    const shape = this.#describe(problem);
+    const { desc, w, x, y } = shape;
     const alpha = Float32Array.of(1);
     const beta = Float32Array.of(problem.residual ? 1 : 0);
-    return Array.from({ length: found }, (_, i) => {
-      const algorithm = results.slice(i * resultBytes, i * resultBytes + 64);
-      let closed = false;
-      return {
-        issue: (stream, buffers, workspace) => {
-          if (buffers.bias !== undefined) set(8, BigUint64Array.of(buffers.bias)); // CUBLASLT_MATMUL_DESC_BIAS_POINTER
-          const c = buffers.residual ?? buffers.y;
-          const status = fn.cublasLtMatmul(
-            this.#handle,
-            desc,
-            alpha,
-            buffers.w,
-            w,
-            buffers.x,
-            x,
-            beta,
-            c,
-            y,
-            buffers.y,
-            y,
-            algorithm,
-            workspace,
-            CublasLt.workspaceBytes,
-            stream,
-          );
-          this.#check('cublasLtMatmul', status);
-        },
-        [Symbol.dispose]: () => {
-          if (closed) return;
-          closed = true;
-          close();
-        },
-      };
-    });
+    let closed = false;
+    return {
+      algorithm,
+      issue: (stream, buffers, workspace) => {
+        // CUBLASLT_MATMUL_DESC_BIAS_POINTER
+        if (buffers.bias !== undefined) this.#set(desc, 8, BigUint64Array.of(buffers.bias));
+        const c = buffers.residual ?? buffers.y;
+        const status = fn.cublasLtMatmul(
+          this.#handle,
+          desc,
+          alpha,
+          buffers.w,
+          w,
+          buffers.x,
+          x,
+          beta,
+          c,
+          problem.residual ? shape.residual : y,
+          buffers.y,
+          y,
+          algorithm,
+          workspace,
+          CublasLt.workspaceBytes,
+          stream,
+        );
+        this.#check('cublasLtMatmul', status);
+      },
+      [Symbol.dispose]: () => {
+        if (closed) return;
+        closed = true;
+        this.#forget(shape);
+      },
+    };
+  }
+
+  #set(desc: bigint, attribute: number, value: ArrayBufferView): void {
+    const { fn } = this.#library;
+    this.#check(
+      'cublasLtMatmulDescSetAttribute',
+      fn.cublasLtMatmulDescSetAttribute(desc, attribute, value, value.byteLength),
+    );
+  }
+
+  /** Column-major, so transposed: yᵀ[n, m] = (wᵀ)ᵀ · xᵀ. */
+  #describe({ dtype, m, n, k, ldx, ldy, ldr, bias }: LtProblem): LtShape {
+    const { fn } = this.#library;
+    const type = dataTypes[dtype];
+    // CUBLAS_COMPUTE_32F: full float32, TF32 off.
+    const desc = this.#make('cublasLtMatmulDescCreate', (out) => fn.cublasLtMatmulDescCreate(out, 68, 0));
+    const layout = (rows: number, columns: number, ld: number): bigint =>
+      this.#make('cublasLtMatrixLayoutCreate', (out) => fn.cublasLtMatrixLayoutCreate(out, type, rows, columns, ld));
+    this.#set(desc, 3, Int32Array.of(1)); // CUBLASLT_MATMUL_DESC_TRANSA = CUBLAS_OP_T
+    if (bias) this.#set(desc, 7, Int32Array.of(4)); // CUBLASLT_MATMUL_DESC_EPILOGUE = CUBLASLT_EPILOGUE_BIAS
+    return {
+      desc,
+      w: layout(k, n, k),
+      x: layout(k, m, ldx),
+      y: layout(n, m, ldy),
+      residual: layout(n, m, ldr ?? ldy),
+    };
+  }
+
+  #forget({ desc, w, x, y, residual }: LtShape): void {
+    const { fn } = this.#library;
+    for (const handle of [w, x, y, residual]) fn.cublasLtMatrixLayoutDestroy(handle);
+    fn.cublasLtMatmulDescDestroy(desc);
   }
 }

@@ -133,7 +133,7 @@ CUresult cuMemsetD32Async(u64 to, u32 value, u64 count, u64 stream) {
 
 // The clock: a launch takes as many microseconds as its kernel's name says (`cost`); launches while capturing go to the graph.
 static double clock_us, *capturing;
-static void spend(double us) { *(capturing ? capturing : &clock_us) += us; }
+void fake_cuda_spend(double us) { *(capturing ? capturing : &clock_us) += us; }
 
 CUresult cuStreamCreate(u64 *out, u32 flags) { TRY; *out = 0x5000; return 0; }
 CUresult cuStreamDestroy_v2(u64 stream) { return 0; }
@@ -176,7 +176,7 @@ static double cost(const char *name) {
 }
 static CUresult launch(u64 function) {
   const char *name = (const char *)function, *path = getenv("FAKE_CUDA_LOG");
-  spend(cost(name));
+  fake_cuda_spend(cost(name));
   if (path) {
     FILE *log = fopen(path, "a");
     fprintf(log, "%s\n", name);
@@ -203,7 +203,7 @@ CUresult cuGraphInstantiateWithFlags(u64 *out, u64 graph, u64 flags) {
   return 0;
 }
 CUresult cuGraphExecUpdate_v2(u64 exec, u64 graph, void *info) { *(double *)exec = *(double *)graph; return 0; }
-CUresult cuGraphLaunch(u64 exec, u64 stream) { TRY; spend(*(double *)exec); return 0; }
+CUresult cuGraphLaunch(u64 exec, u64 stream) { TRY; fake_cuda_spend(*(double *)exec); return 0; }
 CUresult cuGraphDestroy(u64 graph) { free((void *)graph); return 0; }
 CUresult cuGraphExecDestroy(u64 exec) { free((void *)exec); return 0; }
 CUresult cuTensorMapEncodeTiled(void *map, int type, u32 rank, u64 address, void *dims, void *strides, void *box, void *steps,
