@@ -6,7 +6,7 @@ import type { PackedWeight, Plan, PlanTensor } from '../plan.ts';
 import { cpuKernel, weightFormats } from './kernels.ts';
 
 /** Names the layout of panels; changes with it, so that engines of another one are refused with what to do. */
-export const panelLayout = 'cpu-panels-1';
+export const panelLayout = 'cpu-panels-2';
 
 /** Rows that lie together, and what makes up a block of them. */
 const float = { rows: 64 };
