@@ -36,10 +36,16 @@ export const capacitySchedulerPolicies = ['guaranteed_no_evict', 'max_utilizatio
  */
 export type CapacitySchedulerPolicy = (typeof capacitySchedulerPolicies)[number];
 
+const contextChunkingPolicies = ['first_come_first_served', 'equal_progress'] as const;
+
 /** How requests are scheduled. */
 export interface SchedulerConfig {
   /** Default 'guaranteed_no_evict'. */
   readonly capacitySchedulerPolicy?: CapacitySchedulerPolicy;
+  /** How prompts share the tokens of a step: the first in rank takes what it can, or all take about as many. Default 'first_come_first_served'. */
+  readonly contextChunkingPolicy?: (typeof contextChunkingPolicies)[number];
+  /** Prompt tokens of one sequence in one step, at most. Default: as many as fit maxNumTokens. */
+  readonly contextChunkSize?: number;
 }
 
 const targets = ['auto', 'cuda', 'cpu', 'reference'] as const;
@@ -97,7 +103,7 @@ export type ResolvedLLMOptions = LLMOptions & {
   readonly dtype: NonNullable<LLMOptions['dtype']>;
   readonly maxBeamWidth: number;
   readonly kvCacheConfig: KvCacheConfig & Required<Pick<KvCacheConfig, 'tokensPerBlock'>>;
-  readonly schedulerConfig: Required<SchedulerConfig>;
+  readonly schedulerConfig: SchedulerConfig & Required<Pick<SchedulerConfig, 'capacitySchedulerPolicy'>>;
   readonly skipTokenizerInit: boolean;
   readonly loadFormat: NonNullable<LLMOptions['loadFormat']>;
   readonly progress: Progress;
@@ -130,6 +136,11 @@ const schedulerSchema = z.strictObject({
     (value) => (typeof value === 'string' ? value.toLowerCase() : value),
     z.enum(capacitySchedulerPolicies).optional(),
   ),
+  contextChunkingPolicy: z.preprocess(
+    (value) => (typeof value === 'string' ? value.toLowerCase() : value),
+    z.enum(contextChunkingPolicies).optional(),
+  ),
+  contextChunkSize: count,
 });
 
 const speculativeSchema = z.strictObject({
