@@ -3,6 +3,8 @@ import { z } from 'zod';
 import { type FloatDType, floatDTypes } from '../base/dtype.ts';
 import { nearest, show, UsageError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
+import { activationKinds, type QuantConfig, quantAlgos } from '../compile/quantization.ts';
+import { groupSizes } from '../define/checkpoint/group-blocks.ts';
 import type { BatchedLogitsProcessor, NGramDecodingConfig } from '../run/executor/index.ts';
 
 /** How much memory the paged key-value cache gets and how it is kept. */
@@ -73,6 +75,8 @@ export interface LLMOptions {
   readonly cublaslt?: boolean;
   readonly kvCacheConfig?: KvCacheConfig;
   readonly schedulerConfig?: SchedulerConfig;
+  /** Quantisation of weights when the engine is built. Default: weights keep the checkpoint's bits. */
+  readonly quantConfig?: QuantConfig;
   /** Branch, tag or commit of a model on the hub. Default 'main'. */
   readonly revision?: string;
   /** Access token for the hub. Default: `HF_TOKEN`. */
@@ -143,6 +147,14 @@ const schedulerSchema = z.strictObject({
   contextChunkSize: count,
 });
 
+const quantSchema = z.strictObject({
+  quantAlgo: z.enum(quantAlgos).optional(),
+  groupSize: z.literal([...groupSizes], 'expected 32, 64 or 128').optional(),
+  hasZeroPoint: z.boolean().optional(),
+  excludeModules: z.array(z.string().min(1)).optional(),
+  activations: z.enum(activationKinds).optional(),
+});
+
 const speculativeSchema = z.strictObject({
   decodingType: z.literal('ngram'),
   maxDraftLen: count,
@@ -162,6 +174,7 @@ const schema = z.strictObject({
   cublaslt: z.boolean().optional(),
   kvCacheConfig: kvCacheSchema.optional(),
   schedulerConfig: schedulerSchema.optional(),
+  quantConfig: quantSchema.optional(),
   revision: z.string().min(1).optional(),
   token: z.string().min(1).optional(),
   cacheDir: z.string().min(1).optional(),
@@ -182,6 +195,7 @@ const namesAt: Readonly<Record<string, readonly string[]>> = {
   '': Object.keys(schema.shape),
   kvCacheConfig: Object.keys(kvCacheSchema.shape),
   schedulerConfig: Object.keys(schedulerSchema.shape),
+  quantConfig: Object.keys(quantSchema.shape),
   speculativeConfig: Object.keys(speculativeSchema.shape),
 };
 
