@@ -142,6 +142,6 @@ INLINE void scales_of(const int f, const char *pair, int64_t g, int y, vf *scale
     if (f == W_Q6_K) *second = factor * floats_of_bytes(at + PANEL + lane, 1);
     else *second = -load_half(header + 32 + lane * 2) * floats_of_bytes(at + PANEL + lane, 0);
   }
-  if (has_minimum(f)) *second += *scale * set((float)(sum_offset(f) - quant_offset(f)));
+  if (has_minimum(f) && !eight_bits(f)) *second += *scale * set((float)(sum_offset(f) - quant_offset(f)));
 }
 #endif

@@ -8,6 +8,8 @@
 /// Group g of both panels as floats, columns `at` and on of the open panels.
 INLINE void open_group(const int f, const char *pair, int64_t g, int64_t at, float_room *room) {
   const char *group = pair + group_offset(f, g);
+  // Where more than the offset is taken from stored numbers, `second` makes up for it.
+  const float offset = (float)max_of(quant_offset(f), sum_offset(f));
   for (int y = 0; y < PAIR / VL; y++) {
     vf scale, second;
     scales_of(f, pair, g, y, &scale, &second);
@@ -15,7 +17,7 @@ INLINE void open_group(const int f, const char *pair, int64_t g, int64_t at, flo
     for (int quad = 0; quad < 8; quad++) {
       const vu q = stored_numbers(f, group, y, quad);
       const vf factor = f == W_Q6_K && quad >= 4 ? second : scale;
-      const vf shift = (has_minimum(f) ? second : set(0)) - factor * set((float)quant_offset(f));
+      const vf shift = (has_minimum(f) ? second : set(0)) - factor * set(offset);
       for (int c = 0; c < 4; c++) store(open + (quad * 4 + c) * PANEL, factor * to_float((vi)(q >> (8 * c) & 255u)) + shift);
     }
   }
