@@ -32,7 +32,8 @@ async function open(kernels: 'native' | 'wasm'): Promise<{ program: Program; clo
     count.map((i) => i % 250),
     T,
   );
-  for (const input of ['positions', 'cacheSlots', 'logitsRows']) program.write(input, count, T);
+  for (const input of ['positions', 'cacheSlots']) program.write(input, count, T);
+  program.write('logitsRows', count, 1);
   program.write('requestOffsets', Int32Array.of(0, T), 2);
   program.write('contextLengths', Int32Array.of(T), 1);
   program.write('blockTables', count, Math.ceil(T / plan.tokensPerBlock));
