@@ -1,5 +1,6 @@
 // The engine as it is at this moment, for people who watch it: which sequences run and how far they are, what the newest step is made of, who holds which blocks. Counts and places
 // only: no token, no text, nothing that a user said.
+import type { KvCacheStats } from '../kv/stats.ts';
 import type { StepPlan } from './plan.ts';
 import { compareRank, type Sequence } from './request.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -56,6 +57,9 @@ export interface EngineSnapshot {
   readonly numWaiting: number;
   /** One state a block; see `blockStates`. */
   readonly blocks: Uint8Array;
+  readonly kvCacheStats: KvCacheStats;
+  /** Since the start. */
+  readonly numPreemptions: number;
   /** Steps that were not told yet, oldest first. */
   readonly iterations: readonly StepSummary[];
 }
@@ -143,6 +147,8 @@ export function takeSnapshot(
     waiting: firstWaiting(scheduler).map((sequence) => sequenceSnapshot(sequence, 0)),
     numWaiting: scheduler.numWaiting,
     blocks: blockMap(scheduler),
+    kvCacheStats: scheduler.blocks.stats(),
+    numPreemptions: scheduler.numPreemptions,
     iterations: log.since(since),
   };
 }
