@@ -1,5 +1,6 @@
 // The engine as it is at this moment, for people who watch it: which sequences run and how far they are, what the newest step is made of, who holds which blocks. Counts and places
 // only: no token, no text, nothing that a user said.
+import { type BlockTable, outOfWindow } from '../kv/block-table.ts';
 import type { KvCacheStats } from '../kv/stats.ts';
 import type { StepPlan } from './plan.ts';
 import { compareRank, type Sequence } from './request.ts';
@@ -73,11 +74,13 @@ export interface NewestStep {
   readonly plan: StepPlan;
 }
 
-function runs(ids: Int32Array, count: number): number[] {
+function runs({ ids, numBlocks, numGroups }: BlockTable): number[] {
   const found: number[] = [];
-  for (let i = 0; i < count; i++) {
-    if (i > 0 && ids[i] === ids[i - 1]! + 1) found[found.length - 1]!++;
-    else found.push(ids[i]!, 1);
+  for (const id of ids.subarray(0, numBlocks * numGroups)) {
+    if (id === outOfWindow) continue;
+    const last = found.length - 2;
+    if (last >= 0 && found[last]! + found[last + 1]! === id) found[last + 1]!++;
+    else found.push(id, 1);
   }
   return found;
 }
@@ -100,7 +103,7 @@ function sequenceSnapshot(sequence: Sequence, numInStep: number): SequenceSnapsh
     firstTokenTime: request.firstTokenTime,
     priority,
     numPreemptions: request.numPreemptions,
-    blocks: runs(table.ids, table.numBlocks),
+    blocks: runs(table),
   };
 }
 
