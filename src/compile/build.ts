@@ -1,11 +1,12 @@
 // Checkpoint → engine: the whole line of the compiler in one place.
 
 import { debug } from '../base/debug.ts';
-import { type FloatDType, isBlockDType } from '../base/dtype.ts';
+import type { FloatDType } from '../base/dtype.ts';
 import { CompileError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
 import { version } from '../base/version.ts';
 import type { Checkpoint } from '../define/checkpoint/tensors.ts';
+import { randomSeed } from '../define/checkpoint/weights.ts';
 import type { Graph } from '../define/graph/graph.ts';
 import { printGraph } from '../define/graph/print.ts';
 import { verify } from '../define/graph/verify.ts';
@@ -18,9 +19,8 @@ import { type EngineConfig, engineVersion } from './engine/schema.ts';
 import { writeEngine } from './engine/write.ts';
 import type { Arena } from './memory.ts';
 import { limitWindows } from './passes/limit-windows.ts';
-import { pipelineFor, runPipeline } from './pipeline.ts';
+import { runPipeline } from './pipeline.ts';
 import { makePlan } from './plan.ts';
-import type { QuantConfig } from './quantization.ts';
 
 /** What a user may set; the rest follows from the model. TensorRT-LLM's build config, in camelCase. */
 export interface BuildConfig {
@@ -44,8 +44,6 @@ export interface BuildConfig {
   readonly maxAttentionWindow?: readonly number[];
   /** So many first positions stay visible in layers with a window (StreamingLLM). Default 0. */
   readonly sinkTokenLength?: number;
-  /** Weights in fewer bits, and how they are multiplied. Default: weights keep the checkpoint's bits. */
-  readonly quantConfig?: QuantConfig;
 }
 
 /** A model brought to a plan, with what was made on the way. */
@@ -104,23 +102,10 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
   const limited = limitWindows(build);
   const start = limited === undefined ? traced : verify(limited.run(traced), limited.name);
   if (limited !== undefined) stages.set(limited.name, start);
-  const passes = pipelineFor(build.quantConfig);
-  const graph = runPipeline(
-    start,
-    target.epilogues,
-    (pass, after) => {
-      stages.set(pass.name, after);
-      debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
-    },
-    passes,
-  );
-  const unfit = graph.weights.find(({ value }) => isBlockDType(value.dtype) && !target.keepsBlocks(value.dtype));
-  if (unfit !== undefined)
-    throw new CompileError(`target ${target.name} has no kernels for weights of this kind`, {
-      where: unfit.value.name,
-      got: unfit.value.dtype,
-      remedy: 'Leave the quantisation out, or use another target (--target cpu)',
-    });
+  const graph = runPipeline(start, target.epilogues, (pass, after) => {
+    stages.set(pass.name, after);
+    debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
+  });
   debug(4, () => printGraph(graph));
   const limits = { maxBatchSize, maxNumTokens, maxNumLogits: Math.max(maxBatchSize, Math.min(64, maxNumTokens)) };
   const { plan, arena } = makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence });
@@ -159,16 +144,12 @@ export async function writeCompiled(parts: {
   readonly progress: Progress;
 }): Promise<number> {
   const { checkpoint, target, engineDir, compiled, build, progress } = parts;
-  const { model, dtype, maxSeqLen, plan, graph } = compiled;
+  const { model, dtype, maxSeqLen, graph } = compiled;
+  const plan = withRandom(compiled.plan, graph, target);
   const config: EngineConfig = {
     version: engineVersion,
     producer: { name: 'typert', version: version },
-    pretrained_config: {
-      ...(toTypertConfig(model.config) as EngineConfig['pretrained_config']),
-      ...(compiled.build.quantConfig === undefined
-        ? {}
-        : { quantization: quantizationJson(compiled.build.quantConfig) }),
-    },
+    pretrained_config: toTypertConfig(model.config) as EngineConfig['pretrained_config'],
     build_config: {
       target: target.name,
       dtype,
@@ -202,16 +183,15 @@ export async function writeCompiled(parts: {
   );
 }
 
-/** The quantisation in TensorRT-LLM's words. */
-function quantizationJson({ quantAlgo, groupSize = 32, hasZeroPoint = false, ...rest }: QuantConfig): object {
-  const { excludeModules = ['lm_head'], activations = 'auto' } = rest;
-  return {
-    quant_algo: quantAlgo ?? null,
-    ...(quantAlgo === undefined
-      ? {}
-      : { group_size: groupSize, has_zero_point: hasZeroPoint, exclude_modules: excludeModules }),
-    activations,
-  };
+/** The plan with the weights marked that the device makes itself. */
+function withRandom(plan: Plan, { weights }: Graph, target: Target): Plan {
+  if (target.makesRandomWeights !== true) return plan;
+  const seeds = new Map(weights.map(({ value, from }) => [value.name, randomSeed(from)]));
+  const tensors = plan.tensors.map((tensor): PlanTensor => {
+    const seed = tensor.storage.kind === 'weight' ? seeds.get(tensor.name) : undefined;
+    return seed === undefined ? tensor : { ...tensor, storage: { kind: 'weight', random: seed } };
+  });
+  return { ...plan, tensors };
 }
 
 /** The plan as the engine holds it: with each weight's layout. */

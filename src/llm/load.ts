@@ -1,12 +1,11 @@
 // From whatever a user names (engine folder, checkpoint folder, GGUF file, Hugging Face id) to an engine folder: downloaded, built and cached as needed.
 import { existsSync } from 'node:fs';
 import { readEnv } from '../base/env.ts';
-import { CheckpointError, EngineError } from '../base/errors.ts';
+import { EngineError } from '../base/errors.ts';
 import type { Progress } from '../base/progress.ts';
 import type { BuildConfig } from '../compile/build.ts';
 import { cachedEngine } from '../compile/cache.ts';
 import { isEngine, openEngine } from '../compile/engine/read.ts';
-import type { QuantConfig } from '../compile/quantization.ts';
 import { resolveModel } from '../define/checkpoint/hub.ts';
 import { openCheckpoint } from '../define/checkpoint/open.ts';
 import { findTarget } from '../targets/index.ts';
@@ -30,11 +29,11 @@ export type PrepareOptions = Pick<
   | 'tune'
   | 'timingCache'
   | 'cublaslt'
-  | 'quantConfig'
   | 'revision'
   | 'token'
   | 'cacheDir'
   | 'loadFormat'
+  | 'seed'
   | 'progress'
   | 'signal'
 >;
@@ -53,27 +52,12 @@ export async function locateModel(
   });
 }
 
-/** What was asked of a quantisation beside what an engine has. */
-function quantisationAsked(
-  { quantAlgo, groupSize, hasZeroPoint, activations }: QuantConfig = {},
-  built: unknown,
-): [string, unknown, unknown][] {
-  const have = (built ?? { activations: 'auto' }) as Readonly<Record<string, unknown>>;
-  return [
-    ['quantConfig.quantAlgo', quantAlgo, have.quant_algo],
-    ['quantConfig.groupSize', groupSize, have.group_size],
-    ['quantConfig.hasZeroPoint', hasZeroPoint, have.has_zero_point],
-    ['quantConfig.activations', activations, have.activations],
-  ];
-}
-
 function refuseMismatch(path: string, options: PrepareOptions): void {
   using engine = openEngine(path);
   const { build_config: built } = engine.config;
   const asked: readonly [string, unknown, unknown][] = [
     ['target', options.target === 'auto' ? undefined : options.target, built.target],
     ['dtype', options.dtype === 'auto' ? undefined : options.dtype, built.dtype],
-    ...quantisationAsked(options.quantConfig, engine.config.pretrained_config.quantization),
   ];
   for (const [name, want, have] of asked) {
     if (want !== undefined && want !== have) {
@@ -115,30 +99,12 @@ function refuseMismatch(path: string, options: PrepareOptions): void {
 
 /** Finds or makes the engine of a model. */
 export async function prepareEngine(model: string, options: PrepareOptions): Promise<PreparedEngine> {
-  if (options.loadFormat === 'dummy') {
-    throw new CheckpointError('random weights are not built yet', {
-      where: 'loadFormat',
-      expected: "'auto'",
-      got: "'dummy'",
-    });
-  }
   const path = await locateModel(model, options);
   if (isEngine(path)) {
     refuseMismatch(path, options);
     return { engineDir: path, built: false };
   }
-  const {
-    dtype,
-    maxBatchSize,
-    maxNumTokens,
-    maxSeqLen,
-    kvCacheConfig,
-    tune,
-    timingCache,
-    cublaslt,
-    quantConfig,
-    signal,
-  } = options;
+  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, kvCacheConfig, tune, timingCache, cublaslt, signal } = options;
   const { tokensPerBlock, maxAttentionWindow, sinkTokenLength } = kvCacheConfig;
   // The build looks at the signal whenever it reports: an aborted one leaves nothing behind.
   const progress: Progress = (event) => {
@@ -146,7 +112,8 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     options.progress(event);
   };
   const cacheDir = options.cacheDir ?? readEnv().cacheDir;
-  using checkpoint = await openCheckpoint(path, { cacheDir });
+  const { loadFormat, seed = 0 } = options;
+  using checkpoint = await openCheckpoint(path, { cacheDir, loadFormat, seed });
   options.signal?.throwIfAborted();
   const build: BuildConfig = {
     dtype,
@@ -159,7 +126,6 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     ...(tune === undefined ? {} : { tune }),
     ...(timingCache === undefined ? {} : { timingCache }),
     ...(cublaslt === undefined ? {} : { cublaslt }),
-    ...(quantConfig === undefined ? {} : { quantConfig }),
   };
   return await cachedEngine({
     checkpoint,

@@ -9,13 +9,12 @@ import { createAdaptorServer } from '@hono/node-server';
 import type { Logger } from 'pino';
 import { UsageError } from '../base/errors.ts';
 import { createApp } from './app.ts';
-import { Watch } from './dashboard/watch.ts';
 import { ServeError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
 import { createService } from './grpc/service.ts';
 import { Inference } from './kserve/infer.ts';
 import { Metrics } from './metrics/metrics.ts';
-import { allOf, type ModelSource, type Observer } from './model.ts';
+import type { ModelSource, Observer } from './model.ts';
 import { Registry, type RegistryOptions } from './registry.ts';
 
 export interface ServerOptions extends Omit<RegistryOptions, 'observer'> {
@@ -84,8 +83,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const registry = new Registry(options.models, { ...options, observer });
   const lifecycle = { draining: false };
   const inference = new Inference(registry);
-  const watch = new Watch();
-  const app = createApp({ ...options, registry, metrics, lifecycle, inference, watch });
+  const app = createApp({ ...options, registry, metrics, lifecycle, inference });
   const pem = tls && { cert: readFile(tls.certFile, 'TLS certificate'), key: readFile(tls.keyFile, 'TLS key') };
   const server = createAdaptorServer({
     fetch: app.fetch,
@@ -108,7 +106,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       : createGrpcServer({
           ...createService({
             inference,
-            observer: allOf([metrics, watch]),
+            observer: metrics,
             apiKeys: options.apiKeys ?? [],
             draining: () => lifecycle.draining,
           }),

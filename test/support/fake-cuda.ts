@@ -38,13 +38,9 @@ export class FakeGpu {
   }
 
   /** Runs `fake-cuda/NAME.mjs` before all of them; what it prints, as JSON. */
-  async script(
-    name: string,
-    args: readonly string[],
-    vars: Record<string, string> = {},
-  ): Promise<Record<string, number | object>> {
+  async script(name: string, args: readonly string[]): Promise<Record<string, number | object>> {
     const { stdout } = await promisify(execFile)(process.execPath, [join(sources, `${name}.mjs`), ...args], {
-      env: { ...process.env, ...this.env(), ...vars },
+      env: { ...process.env, ...this.env() },
     });
     return JSON.parse(stdout) as Record<string, number | object>;
   }

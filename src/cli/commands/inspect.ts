@@ -2,23 +2,33 @@
 import { type Command, Option } from 'commander';
 import { readEnv } from '../../base/env.ts';
 import { UsageError } from '../../base/errors.ts';
-import { printShape } from '../../base/expr.ts';
+import { evaluate, printShape } from '../../base/expr.ts';
 import { type Compiled, compile } from '../../compile/build.ts';
 import { type Engine, isEngine, openEngine } from '../../compile/engine/read.ts';
 import { pipeline } from '../../compile/pipeline.ts';
-import { type MemoryReport, memoryReport } from '../../compile/report.ts';
+import { limitDims } from '../../compile/plan.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { printDot, printGraph, printMermaid } from '../../define/graph/print.ts';
+import { openSession } from '../../run/session/open.ts';
 import { findTarget } from '../../targets/index.ts';
-import type { Plan } from '../../targets/plan.ts';
-import { type BuildFlags, buildOptions, locate, sourceOptions, toBuildConfig } from '../options.ts';
+import { blockBytes, type Plan } from '../../targets/plan.ts';
+import {
+  type BuildFlags,
+  buildOptions,
+  locate,
+  type RuntimeFlags,
+  runtimeOptions,
+  sourceOptions,
+  toBuildConfig,
+} from '../options.ts';
 import { formatBytes, terminalProgress } from '../terminal.ts';
 
-interface Flags extends BuildFlags {
+interface Flags extends BuildFlags, RuntimeFlags {
   readonly graph?: string;
   readonly format: 'text' | 'mermaid' | 'dot';
   readonly plan?: boolean;
   readonly memory?: boolean;
+  readonly load?: boolean;
   readonly passes?: boolean;
   readonly json?: boolean;
 }
@@ -46,6 +56,33 @@ export function printPlan(plan: Plan): string {
     ...phase('sample'),
     '',
   ].join('\n');
+}
+
+interface MemoryReport {
+  readonly weights: number;
+  readonly arena: number;
+  readonly kvBlock: number;
+  readonly kvToken: number;
+  readonly kvAllSequences: number;
+  readonly inputs: number;
+}
+
+function memoryReport(plan: Plan, storageBytes: (dtype: Plan['dtype']) => number, weights: number): MemoryReport {
+  const kvBlock = blockBytes(plan, storageBytes(plan.dtype));
+  const inputs = plan.tensors
+    .filter(({ storage }) => storage.kind === 'input')
+    .reduce(
+      (sum, { shape }) => sum + 4 * shape.reduce<number>((n, dim) => n * evaluate(dim, limitDims(plan.limits)), 1),
+      0,
+    );
+  return {
+    weights,
+    arena: plan.arenaBytes,
+    kvBlock,
+    kvToken: kvBlock / plan.tokensPerBlock,
+    kvAllSequences: kvBlock * plan.maxBlocksPerSequence * plan.limits.maxBatchSize,
+    inputs,
+  };
 }
 
 function printMemory(report: MemoryReport, plan: Plan): string {
@@ -112,15 +149,55 @@ async function inspect(model: string, flags: Flags): Promise<void> {
   const path = await locate(model, flags, progress);
   finish();
   if (isEngine(path)) {
-    using engine = openEngine(path);
-    process.stdout.write(inspectEngine(engine, flags));
+    {
+      using engine = openEngine(path);
+      process.stdout.write(inspectEngine(engine, flags));
+    }
+    if (flags.load) process.stdout.write(await measureLoaded(path, flags));
     return;
   }
-  using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
+  const { loadFormat = 'auto' } = flags;
+  using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir, loadFormat });
   const target = findTarget(flags.target);
   const compiled = compile(checkpoint, target, toBuildConfig(flags));
   const weights = [...checkpoint.tensors.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   process.stdout.write(inspectCompiled(compiled, weights, flags, target.storageBytes));
+}
+
+/** Opens the engine and tells what it takes then, as the device itself counts. */
+async function measureLoaded(engineDir: string, flags: Flags): Promise<string> {
+  const { device, gpuMemory, kvCacheTokens, kvCacheFreeGpuMemFraction } = flags;
+  await using session = await openSession({
+    engineDir,
+    target: 'auto',
+    ...(device === undefined ? {} : { device }),
+    ...(gpuMemory === undefined ? {} : { gpuMemory }),
+    kvCacheConfig: {
+      ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),
+      ...(kvCacheFreeGpuMemFraction === undefined ? {} : { freeGpuMemoryFraction: kvCacheFreeGpuMemFraction }),
+    },
+  });
+  const loaded = session.memory();
+  if (flags.json) return `${JSON.stringify({ loaded, numBlocks: session.limits.numBlocks }, null, 2)}\n`;
+  const { weights, arena, inputs, scratch = 0, kvCache } = loaded.program;
+  const held = weights + arena + inputs + scratch + kvCache;
+  const { total, free, used } = loaded.device;
+  return [
+    'loaded:',
+    `weights               ${formatBytes(weights)}`,
+    `arena                 ${formatBytes(arena)}`,
+    `step inputs           ${formatBytes(inputs)}`,
+    `scratch               ${formatBytes(scratch)}`,
+    `KV cache              ${formatBytes(kvCache)}  (${session.limits.numBlocks} blocks of ${session.limits.tokensPerBlock} tokens)`,
+    ...(used === undefined
+      ? []
+      : [
+          `kernels and driver    ${formatBytes(Math.max(0, used - held))}`,
+          `taken in all          ${formatBytes(used)}  (measured)`,
+        ]),
+    `free                  ${formatBytes(free)} of ${formatBytes(total)}`,
+    '',
+  ].join('\n');
 }
 
 export function addInspect(program: Command): void {
@@ -136,6 +213,9 @@ export function addInspect(program: Command): void {
     .option('--passes', 'list the passes and how many nodes each leaves')
     .option('--plan', 'the launches with their arguments')
     .option('--memory', 'what takes how much memory')
+    .option('--load', 'opens the engine and measures what it takes')
     .option('--json', 'as JSON');
-  buildOptions(sourceOptions(command)).action(async (model: string, flags: Flags) => await inspect(model, flags));
+  runtimeOptions(buildOptions(sourceOptions(command))).action(
+    async (model: string, flags: Flags) => await inspect(model, flags),
+  );
 }

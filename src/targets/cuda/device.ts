@@ -12,6 +12,7 @@ import {
   type ModuleHandle,
 } from '../ffi/cuda-driver.ts';
 import { memoryAt } from '../ffi/library.ts';
+import type { DeviceMemory } from '../target.ts';
 import { Stream } from './stream.ts';
 
 export interface CudaDeviceInfo extends CudaArch {
@@ -43,28 +44,13 @@ export interface LoadedKernel extends Disposable {
   readonly localBytes: number;
 }
 
-/** The oldest driver that has every function TypeRT calls, as it counts versions: CUDA 12.0. */
-export const oldestDriver = 12000;
-
-export function driverTooOld(version: number): TargetError {
-  return new TargetError("NVIDIA's driver is too old", {
-    expected: `a driver for CUDA ${cudaVersion(oldestDriver)} or newer (525 or newer)`,
-    got: `one for CUDA ${cudaVersion(version)}`,
-    remedy: 'Update the driver',
-  });
-}
-
-/** 13.0 for 13000. */
-export function cudaVersion(version: number): string {
-  return `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
-}
-
 export class CudaDevice implements Disposable {
   readonly driver: CudaDriver;
   readonly info: CudaDeviceInfo;
   readonly #id: DeviceId;
   readonly #context: ContextHandle;
   readonly #untrack: () => void;
+  readonly #freeAtStart: number;
   #allocated = 0;
   #closed = false;
 
@@ -72,7 +58,6 @@ export class CudaDevice implements Disposable {
   constructor(ordinal = 0) {
     const driver = CudaDriver.open();
     try {
-      if (driver.version < oldestDriver) throw driverTooOld(driver.version);
       const count = driver.deviceCount;
       if (ordinal < 0 || ordinal >= count)
         throw new TargetError('no such CUDA device', {
@@ -102,6 +87,7 @@ export class CudaDevice implements Disposable {
         driver.fn.cuDevicePrimaryCtxRetain(out, this.#id),
       );
       driver.check('cuCtxSetCurrent', driver.fn.cuCtxSetCurrent(this.#context));
+      this.#freeAtStart = driver.memoryInfo().free;
     } catch (error) {
       driver[Symbol.dispose]();
       throw error;
@@ -116,6 +102,12 @@ export class CudaDevice implements Disposable {
     this.driver.fn.cuDevicePrimaryCtxRelease_v2(this.#id);
     this.driver[Symbol.dispose]();
     this.#untrack();
+  }
+
+  /** The device's memory now. */
+  memory(): DeviceMemory {
+    const { total, free } = this.driver.memoryInfo();
+    return { kind: 'device', total, free, used: Math.max(0, this.#freeAtStart - free) };
   }
 
   /** Bytes allocated through this object and not yet freed. */
