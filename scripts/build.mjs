@@ -1,6 +1,7 @@
-// Compiles src/ to dist/ and copies what is not TypeScript (kernel sources) beside it.
+// Compiles src/ to dist/, copies what is not TypeScript (kernel sources) beside it, and bundles web/, the dashboard, into dist/web.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { chmodSync, cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,3 +27,26 @@ for (const room of ['kernels', 'targets']) {
 }
 const main = join(dist, 'cli', 'main.js');
 if (existsSync(main)) chmodSync(main, 0o755);
+await buildWeb(join(root, 'web'), join(dist, 'web'));
+
+/** One script and one style sheet, named by their content, and the page that names them. */
+async function buildWeb(from, to) {
+  const { build } = await import('rolldown');
+  const { output } = await build({
+    input: join(from, 'main.ts'),
+    output: { dir: to, format: 'esm', entryFileNames: 'app-[hash].js', minify: true, codeSplitting: false },
+    platform: 'browser',
+    logLevel: 'warn',
+  });
+  const style = readFileSync(join(from, 'style.css'), 'utf8')
+    .replace(/\/\*[\s\S]*?\*\//g, '')
+    .replace(/\n\s*/g, '\n');
+  const styleName = `style-${createHash('sha256').update(style).digest('hex').slice(0, 8)}.css`;
+  writeFileSync(join(to, styleName), style);
+  const page = readFileSync(join(from, 'index.html'), 'utf8');
+  const named = { '%STYLE%': styleName, '%APP%': output[0].fileName };
+  writeFileSync(
+    join(to, 'index.html'),
+    page.replace(/%STYLE%|%APP%/g, (name) => `/dashboard/${named[name]}`),
+  );
+}

@@ -23,6 +23,17 @@ export const dtypes = {
   q4_k: { blockSize: 256, blockBytes: 144, safetensors: 'U8' },
   q5_k: { blockSize: 256, blockBytes: 176, safetensors: 'U8' },
   q6_k: { blockSize: 256, blockBytes: 210, safetensors: 'U8' },
+  // TypeRT's own weights of 8 and 4 bits in groups: a half of scale and, with a zero point (z), a half of minimum; then the numbers, by 32 as in
+  // Q8_0 and Q4_0. The groups of 32 that are missing here are Q8_0, Q4_0 and Q4_1 bit for bit.
+  w8_64: { blockSize: 64, blockBytes: 66, safetensors: 'U8' },
+  w8_128: { blockSize: 128, blockBytes: 130, safetensors: 'U8' },
+  w8z_32: { blockSize: 32, blockBytes: 36, safetensors: 'U8' },
+  w8z_64: { blockSize: 64, blockBytes: 68, safetensors: 'U8' },
+  w8z_128: { blockSize: 128, blockBytes: 132, safetensors: 'U8' },
+  w4_64: { blockSize: 64, blockBytes: 34, safetensors: 'U8' },
+  w4_128: { blockSize: 128, blockBytes: 66, safetensors: 'U8' },
+  w4z_64: { blockSize: 64, blockBytes: 36, safetensors: 'U8' },
+  w4z_128: { blockSize: 128, blockBytes: 68, safetensors: 'U8' },
 } as const;
 
 /** Every dtype that a tensor of a checkpoint, graph or engine may have. */

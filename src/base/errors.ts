@@ -30,6 +30,11 @@ export class TypertError extends Error {
     this.got = facts.got;
     this.remedy = facts.remedy;
   }
+
+  /** The message without the remedy, for those who show that apart. */
+  get summary(): string {
+    return this.remedy === undefined ? this.message : this.message.slice(0, -(this.remedy.length + 2));
+  }
 }
 
 /** The command line or an option was used wrongly (exit code 2). */

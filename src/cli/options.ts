@@ -4,6 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Progress } from '../base/progress.ts';
 import type { BuildConfig } from '../compile/build.ts';
+import type { QuantConfig } from '../compile/quantization.ts';
+import type { GroupSize } from '../define/checkpoint/group-blocks.ts';
 import { locateModel } from '../llm/load.ts';
 import type { LLMOptions } from '../llm/options.ts';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
@@ -44,6 +46,27 @@ export function buildOptions(command: Command): Command {
         .default('auto'),
     )
     .option('--tokens-per-block <n>', 'tokens in a block of the KV cache: a power of two', integer)
+    .addOption(
+      new Option('--weight-only <bits>', "keep products' weights in fewer bits, round-to-nearest").choices([
+        'int8',
+        'int4',
+      ]),
+    )
+    .addOption(
+      new Option('--group-size <n>', 'columns of a quantised weight that share a scale (default: 32)').choices([
+        '32',
+        '64',
+        '128',
+      ]),
+    )
+    .option('--zero-point', 'give groups a minimum besides their scale')
+    .option('--exclude-modules <names...>', 'modules whose weights stay as they are (default: lm_head)')
+    .addOption(
+      new Option(
+        '--activations <kind>',
+        'what quantised weights are multiplied with; float is more exact and slower',
+      ).choices(['auto', 'float']),
+    )
     .option('--no-tune', 'choose kernels by rule of thumb instead of timing them on the device')
     .option('--timing-cache <file>', 'times measured before, as JSON: read, and added to')
     .option('--no-cublaslt', 'use own kernels alone');
@@ -93,9 +116,27 @@ export interface BuildFlags {
   readonly tune?: boolean;
   readonly timingCache?: string;
   readonly cublaslt?: boolean;
+  readonly weightOnly?: 'int8' | 'int4';
+  readonly groupSize?: string;
+  readonly zeroPoint?: boolean;
+  readonly excludeModules?: readonly string[];
+  readonly activations?: 'auto' | 'float';
   readonly loadFormat?: NonNullable<LLMOptions['loadFormat']>;
   readonly revision?: string;
   readonly token?: string;
+}
+
+/** The flags of quantisation, if any were given. */
+function quantFlags(flags: BuildFlags): { readonly quantConfig?: QuantConfig } {
+  const { weightOnly, groupSize, zeroPoint, excludeModules, activations } = flags;
+  const quantConfig = given({
+    quantAlgo: weightOnly === undefined ? undefined : ({ int8: 'W8A16', int4: 'W4A16' } as const)[weightOnly],
+    groupSize: groupSize === undefined ? undefined : (Number(groupSize) as GroupSize),
+    hasZeroPoint: zeroPoint,
+    excludeModules,
+    activations,
+  });
+  return Object.keys(quantConfig).length === 0 ? {} : { quantConfig };
 }
 
 /** The flags that were given, without those that were not. */
@@ -106,17 +147,13 @@ function given<T extends object>(flags: T): { [K in keyof T]?: Exclude<T[K], und
 }
 
 /** The flags as a build config. */
-export function toBuildConfig({
-  dtype,
-  maxBatchSize,
-  maxNumTokens,
-  maxSeqLen,
-  tokensPerBlock,
-  tune,
-  timingCache,
-  cublaslt,
-}: BuildFlags): BuildConfig {
-  return { dtype, ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, tune, timingCache, cublaslt }) };
+export function toBuildConfig(flags: BuildFlags): BuildConfig {
+  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, tune, timingCache, cublaslt } = flags;
+  return {
+    dtype,
+    ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, tune, timingCache, cublaslt }),
+    ...quantFlags(flags),
+  };
 }
 
 /** The local path of the model that was named, downloaded when it is an id. */
@@ -138,6 +175,7 @@ export function toLLMOptions(flags: BuildFlags & RuntimeFlags): LLMOptions {
     target,
     dtype,
     ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tune, timingCache, cublaslt, revision, token }),
+    ...quantFlags(flags),
     ...given({ device, gpuMemory, disableOverlapScheduler, loadFormat }),
     kvCacheConfig: {
       ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),

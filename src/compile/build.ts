@@ -1,7 +1,7 @@
 // Checkpoint → engine: the whole line of the compiler in one place.
 
 import { debug } from '../base/debug.ts';
-import type { FloatDType } from '../base/dtype.ts';
+import { type FloatDType, isBlockDType } from '../base/dtype.ts';
 import { CompileError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
 import { version } from '../base/version.ts';
@@ -19,8 +19,9 @@ import { type EngineConfig, engineVersion } from './engine/schema.ts';
 import { writeEngine } from './engine/write.ts';
 import type { Arena } from './memory.ts';
 import { limitWindows } from './passes/limit-windows.ts';
-import { runPipeline } from './pipeline.ts';
+import { pipelineFor, runPipeline } from './pipeline.ts';
 import { makePlan } from './plan.ts';
+import type { QuantConfig } from './quantization.ts';
 
 /** What a user may set; the rest follows from the model. TensorRT-LLM's build config, in camelCase. */
 export interface BuildConfig {
@@ -44,6 +45,8 @@ export interface BuildConfig {
   readonly maxAttentionWindow?: readonly number[];
   /** So many first positions stay visible in layers with a window (StreamingLLM). Default 0. */
   readonly sinkTokenLength?: number;
+  /** Weights in fewer bits, and how they are multiplied. Default: weights keep the checkpoint's bits. */
+  readonly quantConfig?: QuantConfig;
 }
 
 /** A model brought to a plan, with what was made on the way. */
@@ -102,10 +105,23 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
   const limited = limitWindows(build);
   const start = limited === undefined ? traced : verify(limited.run(traced), limited.name);
   if (limited !== undefined) stages.set(limited.name, start);
-  const graph = runPipeline(start, target.epilogues, (pass, after) => {
-    stages.set(pass.name, after);
-    debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
-  });
+  const passes = pipelineFor(build.quantConfig);
+  const graph = runPipeline(
+    start,
+    target.epilogues,
+    (pass, after) => {
+      stages.set(pass.name, after);
+      debug(3, () => `pass ${pass.name}: ${after.nodes.length} nodes`);
+    },
+    passes,
+  );
+  const unfit = graph.weights.find(({ value }) => isBlockDType(value.dtype) && !target.keepsBlocks(value.dtype));
+  if (unfit !== undefined)
+    throw new CompileError(`target ${target.name} has no kernels for weights of this kind`, {
+      where: unfit.value.name,
+      got: unfit.value.dtype,
+      remedy: 'Leave the quantisation out, or use another target (--target cpu)',
+    });
   debug(4, () => printGraph(graph));
   const limits = { maxBatchSize, maxNumTokens, maxNumLogits: Math.max(maxBatchSize, Math.min(64, maxNumTokens)) };
   const { plan, arena } = makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence });
@@ -149,7 +165,12 @@ export async function writeCompiled(parts: {
   const config: EngineConfig = {
     version: engineVersion,
     producer: { name: 'typert', version: version },
-    pretrained_config: toTypertConfig(model.config) as EngineConfig['pretrained_config'],
+    pretrained_config: {
+      ...(toTypertConfig(model.config) as EngineConfig['pretrained_config']),
+      ...(compiled.build.quantConfig === undefined
+        ? {}
+        : { quantization: quantizationJson(compiled.build.quantConfig) }),
+    },
     build_config: {
       target: target.name,
       dtype,
@@ -181,6 +202,18 @@ export async function writeCompiled(parts: {
     },
     progress,
   );
+}
+
+/** The quantisation in TensorRT-LLM's words. */
+function quantizationJson({ quantAlgo, groupSize = 32, hasZeroPoint = false, ...rest }: QuantConfig): object {
+  const { excludeModules = ['lm_head'], activations = 'auto' } = rest;
+  return {
+    quant_algo: quantAlgo ?? null,
+    ...(quantAlgo === undefined
+      ? {}
+      : { group_size: groupSize, has_zero_point: hasZeroPoint, exclude_modules: excludeModules }),
+    activations,
+  };
 }
 
 /** The plan with the weights marked that the device makes itself. */

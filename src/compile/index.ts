@@ -26,4 +26,5 @@ export { type Engine, isEngine, openEngine } from './engine/read.ts';
 export { type EngineConfig, engineVersion } from './engine/schema.ts';
 export type { Arena, ArenaSlot } from './memory.ts';
 export type { Pass } from './pass.ts';
-export { pipeline, runPipeline } from './pipeline.ts';
+export { pipeline, pipelineFor, runPipeline } from './pipeline.ts';
+export { type QuantAlgo, type QuantConfig, quantAlgos } from './quantization.ts';

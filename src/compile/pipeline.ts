@@ -10,6 +10,8 @@ import { fuseResidualNorm } from './passes/fuse-residual-norm.ts';
 import { groupCachesPass } from './passes/group-caches.ts';
 import { lowerAttention } from './passes/lower-attention.ts';
 import { mergeMatmuls } from './passes/merge-matmuls.ts';
+import { floatActivations, quantizeWeights } from './passes/quantize-weights.ts';
+import { type QuantConfig, weightQuantization } from './quantization.ts';
 
 /** The passes, in the order in which they run. */
 export const pipeline: readonly Pass[] = [
@@ -22,13 +24,28 @@ export const pipeline: readonly Pass[] = [
   groupCachesPass,
 ];
 
+/** The passes of a build that quantises. */
+export function pipelineFor(config: QuantConfig = {}): readonly Pass[] {
+  const quantization = weightQuantization(config);
+  const floats = config.activations === 'float';
+  if (quantization === undefined && !floats) return pipeline;
+  const [first, ...rest] = pipeline;
+  return [
+    first!,
+    ...(quantization === undefined ? [] : [quantizeWeights(quantization)]),
+    ...rest,
+    ...(floats ? [floatActivations] : []),
+  ];
+}
+
 /** Runs the passes that suit a target with these epilogues; `observe` sees the graph after each. */
 export function runPipeline(
   graph: Graph,
   epilogues: readonly Epilogue[] = [],
   observe: (pass: Pass, graph: Graph) => void = () => {},
+  passes: readonly Pass[] = pipeline,
 ): Graph {
-  const wanted = pipeline.filter(({ needs }) => needs === undefined || epilogues.includes(needs));
+  const wanted = passes.filter(({ needs }) => needs === undefined || epilogues.includes(needs));
   return wanted.reduce((current, pass) => {
     const next = verify(pass.run(current), pass.name);
     observe(pass, next);

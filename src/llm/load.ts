@@ -6,6 +6,7 @@ import type { Progress } from '../base/progress.ts';
 import type { BuildConfig } from '../compile/build.ts';
 import { cachedEngine } from '../compile/cache.ts';
 import { isEngine, openEngine } from '../compile/engine/read.ts';
+import type { QuantConfig } from '../compile/quantization.ts';
 import { resolveModel } from '../define/checkpoint/hub.ts';
 import { openCheckpoint } from '../define/checkpoint/open.ts';
 import { findTarget } from '../targets/index.ts';
@@ -29,6 +30,7 @@ export type PrepareOptions = Pick<
   | 'tune'
   | 'timingCache'
   | 'cublaslt'
+  | 'quantConfig'
   | 'revision'
   | 'token'
   | 'cacheDir'
@@ -52,12 +54,27 @@ export async function locateModel(
   });
 }
 
+/** What was asked of a quantisation beside what an engine has. */
+function quantisationAsked(
+  { quantAlgo, groupSize, hasZeroPoint, activations }: QuantConfig = {},
+  built: unknown,
+): [string, unknown, unknown][] {
+  const have = (built ?? { activations: 'auto' }) as Readonly<Record<string, unknown>>;
+  return [
+    ['quantConfig.quantAlgo', quantAlgo, have.quant_algo],
+    ['quantConfig.groupSize', groupSize, have.group_size],
+    ['quantConfig.hasZeroPoint', hasZeroPoint, have.has_zero_point],
+    ['quantConfig.activations', activations, have.activations],
+  ];
+}
+
 function refuseMismatch(path: string, options: PrepareOptions): void {
   using engine = openEngine(path);
   const { build_config: built } = engine.config;
   const asked: readonly [string, unknown, unknown][] = [
     ['target', options.target === 'auto' ? undefined : options.target, built.target],
     ['dtype', options.dtype === 'auto' ? undefined : options.dtype, built.dtype],
+    ...quantisationAsked(options.quantConfig, engine.config.pretrained_config.quantization),
   ];
   for (const [name, want, have] of asked) {
     if (want !== undefined && want !== have) {
@@ -104,7 +121,18 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     refuseMismatch(path, options);
     return { engineDir: path, built: false };
   }
-  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, kvCacheConfig, tune, timingCache, cublaslt, signal } = options;
+  const {
+    dtype,
+    maxBatchSize,
+    maxNumTokens,
+    maxSeqLen,
+    kvCacheConfig,
+    tune,
+    timingCache,
+    cublaslt,
+    quantConfig,
+    signal,
+  } = options;
   const { tokensPerBlock, maxAttentionWindow, sinkTokenLength } = kvCacheConfig;
   // The build looks at the signal whenever it reports: an aborted one leaves nothing behind.
   const progress: Progress = (event) => {
@@ -126,6 +154,7 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     ...(tune === undefined ? {} : { tune }),
     ...(timingCache === undefined ? {} : { timingCache }),
     ...(cublaslt === undefined ? {} : { cublaslt }),
+    ...(quantConfig === undefined ? {} : { quantConfig }),
   };
   return await cachedEngine({
     checkpoint,

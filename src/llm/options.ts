@@ -3,6 +3,8 @@ import { z } from 'zod';
 import { type FloatDType, floatDTypes } from '../base/dtype.ts';
 import { nearest, show, UsageError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
+import { activationKinds, type QuantConfig, quantAlgos } from '../compile/quantization.ts';
+import { groupSizes } from '../define/checkpoint/group-blocks.ts';
 import type { BatchedLogitsProcessor, NGramDecodingConfig } from '../run/executor/index.ts';
 
 /** How much memory the paged key-value cache gets and how it is kept. */
@@ -36,10 +38,16 @@ export const capacitySchedulerPolicies = ['guaranteed_no_evict', 'max_utilizatio
  */
 export type CapacitySchedulerPolicy = (typeof capacitySchedulerPolicies)[number];
 
+const contextChunkingPolicies = ['first_come_first_served', 'equal_progress'] as const;
+
 /** How requests are scheduled. */
 export interface SchedulerConfig {
   /** Default 'guaranteed_no_evict'. */
   readonly capacitySchedulerPolicy?: CapacitySchedulerPolicy;
+  /** How prompts share the tokens of a step: the first in rank takes what it can, or all take about as many. Default 'first_come_first_served'. */
+  readonly contextChunkingPolicy?: (typeof contextChunkingPolicies)[number];
+  /** Prompt tokens of one sequence in one step, at most. Default: as many as fit maxNumTokens. */
+  readonly contextChunkSize?: number;
 }
 
 const targets = ['auto', 'cuda', 'cpu', 'reference'] as const;
@@ -71,6 +79,8 @@ export interface LLMOptions {
   /** Bytes that weights, activations, KV cache, graphs and kernels may take together on the GPU, or the share of its memory when at most 1. Default: what is free. */
   readonly gpuMemory?: number;
   readonly schedulerConfig?: SchedulerConfig;
+  /** Quantisation of weights when the engine is built. Default: weights keep the checkpoint's bits. */
+  readonly quantConfig?: QuantConfig;
   /** Branch, tag or commit of a model on the hub. Default 'main'. */
   readonly revision?: string;
   /** Access token for the hub. Default: `HF_TOKEN`. */
@@ -101,7 +111,7 @@ export type ResolvedLLMOptions = LLMOptions & {
   readonly dtype: NonNullable<LLMOptions['dtype']>;
   readonly maxBeamWidth: number;
   readonly kvCacheConfig: KvCacheConfig & Required<Pick<KvCacheConfig, 'tokensPerBlock'>>;
-  readonly schedulerConfig: Required<SchedulerConfig>;
+  readonly schedulerConfig: SchedulerConfig & Required<Pick<SchedulerConfig, 'capacitySchedulerPolicy'>>;
   readonly skipTokenizerInit: boolean;
   readonly loadFormat: NonNullable<LLMOptions['loadFormat']>;
   readonly progress: Progress;
@@ -134,6 +144,19 @@ const schedulerSchema = z.strictObject({
     (value) => (typeof value === 'string' ? value.toLowerCase() : value),
     z.enum(capacitySchedulerPolicies).optional(),
   ),
+  contextChunkingPolicy: z.preprocess(
+    (value) => (typeof value === 'string' ? value.toLowerCase() : value),
+    z.enum(contextChunkingPolicies).optional(),
+  ),
+  contextChunkSize: count,
+});
+
+const quantSchema = z.strictObject({
+  quantAlgo: z.enum(quantAlgos).optional(),
+  groupSize: z.literal([...groupSizes], 'expected 32, 64 or 128').optional(),
+  hasZeroPoint: z.boolean().optional(),
+  excludeModules: z.array(z.string().min(1)).optional(),
+  activations: z.enum(activationKinds).optional(),
 });
 
 const speculativeSchema = z.strictObject({
@@ -157,6 +180,7 @@ const schema = z.strictObject({
   device: z.int('expected a whole number').min(0).optional(),
   gpuMemory: z.number().gt(0).optional(),
   schedulerConfig: schedulerSchema.optional(),
+  quantConfig: quantSchema.optional(),
   revision: z.string().min(1).optional(),
   token: z.string().min(1).optional(),
   cacheDir: z.string().min(1).optional(),
@@ -177,6 +201,7 @@ const namesAt: Readonly<Record<string, readonly string[]>> = {
   '': Object.keys(schema.shape),
   kvCacheConfig: Object.keys(kvCacheSchema.shape),
   schedulerConfig: Object.keys(schedulerSchema.shape),
+  quantConfig: Object.keys(quantSchema.shape),
   speculativeConfig: Object.keys(speculativeSchema.shape),
 };
 

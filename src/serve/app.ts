@@ -5,6 +5,9 @@ import { cors } from 'hono/cors';
 import type { Logger } from 'pino';
 import { addAnthropic } from './anthropic/messages.ts';
 import { requireApiKey } from './auth.ts';
+import { addDashboard } from './dashboard/assets.ts';
+import { addDashboardApi } from './dashboard/routes.ts';
+import { Watch } from './dashboard/watch.ts';
 import { errorBodyOf, ServeError, toHttpError } from './errors.ts';
 import { addHealth, type Lifecycle } from './health.ts';
 import { type Env, makeId, type Scope } from './http.ts';
@@ -12,7 +15,7 @@ import { Inference } from './kserve/infer.ts';
 import { addKserve } from './kserve/routes.ts';
 import { Metrics } from './metrics/metrics.ts';
 import { addMetrics } from './metrics/routes.ts';
-import type { Observer } from './model.ts';
+import { allOf, type Observer } from './model.ts';
 import { addOllama } from './ollama/routes.ts';
 import { addChat } from './openai/chat.ts';
 import { addCompletions } from './openai/completions.ts';
@@ -32,21 +35,25 @@ export interface AppOptions {
   readonly logger?: Logger;
   readonly metrics?: Metrics;
   readonly lifecycle?: Lifecycle;
+  /** What the dashboard is told of requests; shared with the gRPC service. */
+  readonly watch?: Watch;
   /** Shared with the gRPC service, so that one can stop what the other began. */
   readonly inference?: Inference;
 }
 
 const requestId = /^[\w.:-]{1,128}$/;
 
-function scopeOf(given: string | undefined, clientSignal: AbortSignal, options: AppOptions, metrics: Metrics): Scope {
+function scopeOf(
+  given: string | undefined,
+  clientSignal: AbortSignal,
+  options: AppOptions,
+  observers: readonly Observer[],
+): Scope {
   const id = given !== undefined && requestId.test(given) ? given : makeId('req_');
   const controller = new AbortController();
   const { logger } = options;
-  const observer: Observer = {
-    requestStarted: (model) => metrics.requestStarted(model),
-    tokens: (model, count, milliseconds) => metrics.tokens(model, count, milliseconds),
+  const log: Observer = {
     requestEnded: (facts) => {
-      metrics.requestEnded(facts);
       const { model, outcome, promptTokens, completionTokens, started, firstToken, ended } = facts;
       logger?.info(
         {
@@ -66,7 +73,7 @@ function scopeOf(given: string | undefined, clientSignal: AbortSignal, options: 
     id,
     signal: AbortSignal.any([controller.signal, clientSignal]),
     abort: (reason) => controller.abort(reason),
-    observer,
+    observer: allOf([...observers, log]),
     maxBodySize: options.maxBodySize ?? 32 << 20,
   };
 }
@@ -75,11 +82,12 @@ function scopeOf(given: string | undefined, clientSignal: AbortSignal, options: 
 export function createApp(options: AppOptions): Hono<Env> {
   const { registry, apiKeys = [], corsOrigins = [], logger } = options;
   const metrics = options.metrics ?? new Metrics();
+  const watch = options.watch ?? new Watch();
   const lifecycle = options.lifecycle ?? { draining: false };
   const app = new Hono<Env>();
   app.use(async (c, next) => {
     const started = performance.now();
-    const scope = scopeOf(c.req.header('x-request-id'), c.req.raw.signal, options, metrics);
+    const scope = scopeOf(c.req.header('x-request-id'), c.req.raw.signal, options, [metrics, watch]);
     c.set('scope', scope);
     await next();
     c.res.headers.set('x-request-id', scope.id);
@@ -122,6 +130,8 @@ export function createApp(options: AppOptions): Hono<Env> {
   addOpenApi(app);
   addHealth(app, services, lifecycle);
   addMetrics(app, services, metrics);
+  addDashboardApi(app, services, watch, lifecycle);
+  addDashboard(app);
   addModels(app, services);
   addChat(app, services);
   addCompletions(app, services);

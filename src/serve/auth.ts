@@ -2,11 +2,15 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { MiddlewareHandler } from 'hono';
+import { assetPath } from './dashboard/assets.ts';
 import { ServeError } from './errors.ts';
 import type { Env } from './http.ts';
 
-/** What anyone may ask: probes of load balancers carry no key. */
-const open = new Set(['/health', '/health/ready', '/v2/health/live', '/v2/health/ready']);
+/** What anyone may ask: probes of load balancers carry no key, nor does a browser that opens a page. */
+const open = new Set(['/', '/health', '/health/ready', '/v2/health/live', '/v2/health/ready']);
+
+/** The dashboard's own files hold no secret; it asks for a key when the routes behind it want one. */
+const isOpen = (path: string): boolean => open.has(path) || path.startsWith(assetPath);
 
 /** Digests have one length, whatever was sent. */
 function digest(text: string): Buffer {
@@ -29,7 +33,7 @@ export function fitsKey(keys: readonly string[], authorization: unknown, xApiKey
 
 export function requireApiKey(keys: readonly string[]): MiddlewareHandler<Env> {
   return async (c, next) => {
-    if (!open.has(c.req.path) && c.req.method !== 'OPTIONS')
+    if (!isOpen(c.req.path) && c.req.method !== 'OPTIONS')
       fitsKey(keys, c.req.header('authorization'), c.req.header('x-api-key'));
     return next();
   };

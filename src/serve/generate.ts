@@ -73,8 +73,10 @@ export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, 
         const count = output.outputs.reduce((sum, { tokenIdsDelta }) => sum + tokenIdsDelta.length, 0);
         if (count > 0) {
           const now = performance.now();
-          if (firstToken === undefined) firstToken = now;
-          else observer?.tokens?.(model.name, count, now - last);
+          if (firstToken === undefined) {
+            firstToken = now;
+            observer?.firstToken?.(model.name, now - started);
+          } else observer?.tokens?.(model.name, count, now - last);
           last = now;
           completionTokens += count;
         }

@@ -3,6 +3,7 @@
 /** @module typert/serve */
 
 export { type AppOptions, createApp } from './app.ts';
+export { Watch } from './dashboard/watch.ts';
 export { ServeError } from './errors.ts';
 export { createOpenAI, type OpenAIHandler } from './in-process.ts';
 export { type RunningServer, type ServerOptions, startServer } from './listen.ts';

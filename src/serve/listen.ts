@@ -9,12 +9,13 @@ import { createAdaptorServer } from '@hono/node-server';
 import type { Logger } from 'pino';
 import { UsageError } from '../base/errors.ts';
 import { createApp } from './app.ts';
+import { Watch } from './dashboard/watch.ts';
 import { ServeError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
 import { createService } from './grpc/service.ts';
 import { Inference } from './kserve/infer.ts';
 import { Metrics } from './metrics/metrics.ts';
-import type { ModelSource, Observer } from './model.ts';
+import { allOf, type ModelSource, type Observer } from './model.ts';
 import { Registry, type RegistryOptions } from './registry.ts';
 
 export interface ServerOptions extends Omit<RegistryOptions, 'observer'> {
@@ -83,7 +84,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const registry = new Registry(options.models, { ...options, observer });
   const lifecycle = { draining: false };
   const inference = new Inference(registry);
-  const app = createApp({ ...options, registry, metrics, lifecycle, inference });
+  const watch = new Watch();
+  const app = createApp({ ...options, registry, metrics, lifecycle, inference, watch });
   const pem = tls && { cert: readFile(tls.certFile, 'TLS certificate'), key: readFile(tls.keyFile, 'TLS key') };
   const server = createAdaptorServer({
     fetch: app.fetch,
@@ -106,7 +108,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       : createGrpcServer({
           ...createService({
             inference,
-            observer: metrics,
+            observer: allOf([metrics, watch]),
             apiKeys: options.apiKeys ?? [],
             draining: () => lifecycle.draining,
           }),

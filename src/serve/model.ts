@@ -13,7 +13,17 @@ export type ServedTokenizer = Pick<
 
 /** What serving needs of a loaded model; an `LLM` is one. */
 export interface ServedLLM
-  extends Pick<LLM, 'limits' | 'recommendedSamplingParams' | 'encode' | 'generateAsync' | 'statistics'>,
+  extends Pick<
+      LLM,
+      | 'engineDir'
+      | 'limits'
+      | 'recommendedSamplingParams'
+      | 'encode'
+      | 'generateAsync'
+      | 'statistics'
+      | 'snapshot'
+      | 'profile'
+    >,
     AsyncDisposable {
   readonly config: Pick<LLM['config'], 'pretrained_config' | 'build_config'>;
   readonly tokenizer: ServedTokenizer | undefined;
@@ -54,10 +64,22 @@ export interface RequestFacts {
 /** Who is told what happens; the metrics are one. */
 export interface Observer {
   requestStarted?(model: string): void;
+  /** The first token came so many milliseconds after the request. */
+  firstToken?(model: string, milliseconds: number): void;
   /** `count` tokens came `milliseconds` after the ones before. */
   tokens?(model: string, count: number, milliseconds: number): void;
   requestEnded?(facts: RequestFacts): void;
   /** Numbers of the engine, about once a second. */
   statistics?(model: string, statistics: ExecutorStatistics): void;
   stateChanged?(model: string, state: ModelState, error: unknown): void;
+}
+
+/** One observer that tells all of these. */
+export function allOf(observers: readonly Observer[]): Required<Omit<Observer, 'statistics' | 'stateChanged'>> {
+  return {
+    requestStarted: (model) => observers.forEach((each) => void each.requestStarted?.(model)),
+    firstToken: (model, milliseconds) => observers.forEach((each) => void each.firstToken?.(model, milliseconds)),
+    tokens: (model, count, milliseconds) => observers.forEach((each) => void each.tokens?.(model, count, milliseconds)),
+    requestEnded: (facts) => observers.forEach((each) => void each.requestEnded?.(facts)),
+  };
 }

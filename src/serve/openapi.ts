@@ -28,6 +28,7 @@ const reads: Readonly<Record<string, string>> = {
   '/server_info': 'Models, their state and limits',
   '/metrics': 'Numbers for Prometheus',
   '/v1/models': 'Models',
+  '/v1/typert/engine': 'The engine as it was built',
   '/api/tags': 'Models (Ollama)',
   '/api/version': 'Version (Ollama)',
   '/v2': 'Server metadata (KServe v2)',

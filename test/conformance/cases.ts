@@ -1,6 +1,6 @@
 // One graph that holds every op many times over, with sizes that do not fit any vector, views into wider tensors and every weight format; and the
 // seeded data that it runs on. Run on two targets, the results must agree.
-import { byteLength, type DType, isBlockDType, toBFloat16Bits, toFloat16Bits } from '../../src/base/dtype.ts';
+import { byteLength, type DType, dtypes, isBlockDType, toBFloat16Bits, toFloat16Bits } from '../../src/base/dtype.ts';
 import { evaluate } from '../../src/base/expr.ts';
 import { type Graph, GraphBuilder, type NodeInputs, type Value } from '../../src/define/graph/graph.ts';
 import type { Activation, Op, OpAttrs } from '../../src/define/graph/ops.ts';
@@ -37,11 +37,12 @@ function weightBytes(dtype: DType, shape: readonly number[], next: () => number)
       bytes[at] = bits & 255;
       bytes[at + 1] = bits >> 8;
     };
-    const unit = { q4_0: 18, q4_1: 20, q5_0: 22, q5_1: 24, q8_0: 34, q4_k: 144, q5_k: 176, q6_k: 210 }[dtype as 'q4_0'];
+    const unit = dtypes[dtype].blockBytes;
+    const twoHalves = /^q[45]_[1k]$|^w.z/.test(dtype);
     for (let at = 0; at < bytes.length; at += unit) {
       if (dtype === 'q6_k') half(at + 208);
       else half(at);
-      if (dtype === 'q4_1' || dtype === 'q5_1' || dtype === 'q4_k' || dtype === 'q5_k') half(at + 2);
+      if (twoHalves) half(at + 2);
     }
     return bytes;
   }
@@ -129,7 +130,10 @@ const activations: readonly Activation[] = [
   'sigmoid',
   'tanh',
 ];
-const blockDTypes: readonly DType[] = ['q8_0', 'q4_0', 'q4_1', 'q5_0', 'q5_1', 'q4_k', 'q5_k', 'q6_k'];
+const blockDTypes: readonly DType[] = [
+  ...(['q8_0', 'q4_0', 'q4_1', 'q5_0', 'q5_1', 'q4_k', 'q5_k', 'q6_k'] as const),
+  ...(['w8_64', 'w8_128', 'w8z_32', 'w8z_64', 'w8z_128', 'w4_64', 'w4_128', 'w4z_64', 'w4z_128'] as const),
+];
 
 export function pointCases(c: CaseBuilder): void {
   for (const [rows, columns] of [
@@ -193,7 +197,7 @@ export function matmulCases(c: CaseBuilder, rows: readonly number[]): void {
         );
     }
     for (const dtype of blockDTypes) {
-      // Activations are bytes there: a hundredth of the range is what that costs.
+      // Activations are bytes there: a hundredth of the range is what that costs, more where one number is all the range.
       for (const [n, k] of [
         [1, 256],
         [33, 512],
@@ -204,8 +208,15 @@ export function matmulCases(c: CaseBuilder, rows: readonly number[]): void {
           `${dtype} ${m}x${k}x${n}`,
           { x: c.floats([m, k]), weight: c.weight(dtype, [n, k]) },
           {},
-          1.5e-2,
+          n === 1 ? 0.15 : 1.5e-2,
         );
+      c.check(
+        'matmul',
+        `${dtype} ${m}x768x70, activations as they are`,
+        { x: c.floats([m, 768]), weight: c.weight(dtype, [70, 768]) },
+        { exact: true },
+        1e-5,
+      );
     }
   }
   for (const dtype of [...blockDTypes, 'float32', 'bfloat16', 'float16'] as const)
@@ -251,6 +262,19 @@ export function moeCases(c: CaseBuilder): void {
       { kind: 'silu' },
       1e-4,
     );
+    if (hidden % 256 === 0)
+      c.check(
+        'moeExperts',
+        `${label} blocks, activations as they are`,
+        {
+          x: c.floats([tokens, hidden]),
+          ...weights,
+          gateUp: c.weight('w4z_128', [experts, 2 * inner, hidden]),
+          down: c.weight('w8z_64', [experts, hidden, inner]),
+        },
+        { kind: 'silu', exact: true },
+        1e-4,
+      );
     if (hidden % 256 === 0)
       c.check(
         'moeExperts',

@@ -38,9 +38,13 @@ export class FakeGpu {
   }
 
   /** Runs `fake-cuda/NAME.mjs` before all of them; what it prints, as JSON. */
-  async script(name: string, args: readonly string[]): Promise<Record<string, number | object>> {
+  async script(
+    name: string,
+    args: readonly string[],
+    vars: Record<string, string> = {},
+  ): Promise<Record<string, number | object>> {
     const { stdout } = await promisify(execFile)(process.execPath, [join(sources, `${name}.mjs`), ...args], {
-      env: { ...process.env, ...this.env() },
+      env: { ...process.env, ...this.env(), ...vars },
     });
     return JSON.parse(stdout) as Record<string, number | object>;
   }

@@ -2,16 +2,16 @@
 import { type Command, Option } from 'commander';
 import { readEnv } from '../../base/env.ts';
 import { UsageError } from '../../base/errors.ts';
-import { evaluate, printShape } from '../../base/expr.ts';
+import { printShape } from '../../base/expr.ts';
 import { type Compiled, compile } from '../../compile/build.ts';
 import { type Engine, isEngine, openEngine } from '../../compile/engine/read.ts';
 import { pipeline } from '../../compile/pipeline.ts';
-import { limitDims } from '../../compile/plan.ts';
+import { type MemoryReport, memoryReport } from '../../compile/report.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { printDot, printGraph, printMermaid } from '../../define/graph/print.ts';
 import { openSession } from '../../run/session/open.ts';
 import { findTarget } from '../../targets/index.ts';
-import { blockBytes, type Plan } from '../../targets/plan.ts';
+import type { Plan } from '../../targets/plan.ts';
 import {
   type BuildFlags,
   buildOptions,
@@ -56,33 +56,6 @@ export function printPlan(plan: Plan): string {
     ...phase('sample'),
     '',
   ].join('\n');
-}
-
-interface MemoryReport {
-  readonly weights: number;
-  readonly arena: number;
-  readonly kvBlock: number;
-  readonly kvToken: number;
-  readonly kvAllSequences: number;
-  readonly inputs: number;
-}
-
-function memoryReport(plan: Plan, storageBytes: (dtype: Plan['dtype']) => number, weights: number): MemoryReport {
-  const kvBlock = blockBytes(plan, storageBytes(plan.dtype));
-  const inputs = plan.tensors
-    .filter(({ storage }) => storage.kind === 'input')
-    .reduce(
-      (sum, { shape }) => sum + 4 * shape.reduce<number>((n, dim) => n * evaluate(dim, limitDims(plan.limits)), 1),
-      0,
-    );
-  return {
-    weights,
-    arena: plan.arenaBytes,
-    kvBlock,
-    kvToken: kvBlock / plan.tokensPerBlock,
-    kvAllSequences: kvBlock * plan.maxBlocksPerSequence * plan.limits.maxBatchSize,
-    inputs,
-  };
 }
 
 function printMemory(report: MemoryReport, plan: Plan): string {

@@ -130,7 +130,7 @@ async function serve(model: string | undefined, flags: ServeFlags, configured: r
 export function addServe(program: Command): void {
   const command = program
     .command('serve')
-    .description('Serve models over HTTP: the APIs of OpenAI, Anthropic, Ollama and KServe, and metrics.')
+    .description('Serve models over HTTP: the APIs of OpenAI, Anthropic, Ollama and KServe, metrics, and a dashboard.')
     .argument('[model]', 'Hugging Face id, checkpoint folder, GGUF file or engine folder (default: the bundled model)')
     .option('--host <address>', 'where to listen; 0.0.0.0 for other machines', '127.0.0.1')
     .option('--port <n>', 'port; 0 takes a free one', integer, 8000)
@@ -160,6 +160,7 @@ Routes:
   /v1/messages                                                         Anthropic
   /api/chat  /api/generate  /api/tags  /api/show                       Ollama
   /v2/…                                                                KServe v2, Triton
+  /                                                                    the dashboard
   /health  /health/ready  /metrics  /server_info                       operation
 
 Examples:

@@ -10,6 +10,7 @@ import {
 } from '../../base/dtype.ts';
 import { CheckpointError } from '../../base/errors.ts';
 import { dequantize } from './gguf-blocks.ts';
+import { groupFormat, quantizeGroups } from './group-blocks.ts';
 import type { TensorData } from './tensors.ts';
 
 /** Bytes at an address that typed arrays accept. */
@@ -70,9 +71,11 @@ export function toFloat32(tensor: TensorData): Float32Array {
   }
 }
 
-/** The tensor in `dtype`; itself when it is that already. Block formats cannot be a destination. */
+/** The tensor in `dtype`; itself when it is that already. Of block formats only groups can be a destination: they are quantised. */
 export function castTensor(tensor: TensorData, dtype: DType): TensorData {
   if (tensor.dtype === dtype) return tensor;
+  if (groupFormat(dtype) !== undefined && !isBlockDType(tensor.dtype))
+    return { dtype, shape: tensor.shape, data: quantizeGroups(dtype, toFloat32(tensor)) };
   if (isBlockDType(dtype) || !(dtype === 'float32' || dtype === 'bfloat16' || dtype === 'float16')) {
     throw new CheckpointError('no such conversion', {
       expected: 'float32, bfloat16 or float16',

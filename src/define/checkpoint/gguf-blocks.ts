@@ -2,6 +2,7 @@
 // to float32 where ggml rounds them, so results are ggml's bit for bit.
 import { byteLength, type DType, dtypes, fromFloat16Bits } from '../../base/dtype.ts';
 import { CheckpointError } from '../../base/errors.ts';
+import { dequantizeGroups } from './group-blocks.ts';
 
 const f = Math.fround;
 /** Unpacks `blocks` blocks of `bytes` into `out`. */
@@ -172,7 +173,27 @@ const q6_k: Unpack = (bytes, blocks, out) => {
   }
 };
 
-const unpackers: Partial<Record<DType, Unpack>> = { q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k };
+/** Formats of TypeRT's own, beside GGUF's. */
+const groups = Object.fromEntries(
+  (['w8_64', 'w8_128', 'w8z_32', 'w8z_64', 'w8z_128', 'w4_64', 'w4_128', 'w4z_64', 'w4z_128'] as const).map((dtype) => [
+    dtype,
+    ((bytes, blocks, out) => dequantizeGroups(dtype, bytes, blocks, out)) satisfies Unpack,
+  ]),
+);
+
+const unpackers: Partial<Record<DType, Unpack>> = {
+  ...groups,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
+};
 
 /**
  * Unpacks `count` elements stored in blocks of `dtype` to float32. Throws CheckpointError when `dtype` is not a block format, `count` does not

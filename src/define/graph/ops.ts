@@ -16,7 +16,11 @@ export interface OpAttrs {
    * y = x · weightᵀ + bias; x [M, K], weight [N, K], bias [N]. With `gated` the weight stacks gate over up and y [M, N/2] is
    * activation(gate) · up: an epilogue that the compiler asks of targets that have it.
    */
-  matmul: { readonly gated?: Activation };
+  matmul: {
+    readonly gated?: Activation;
+    /** Activations stay floats where the weight is quantised. */
+    readonly exact?: true;
+  };
   /** y = x / rms(x) · (weight + weightOffset) over groups of `size` columns; with a residual, x + residual is normed and also put out. Zhang & Sennrich 2019. */
   rmsnorm: { readonly eps: number; readonly weightOffset: number };
   /** y = (x − mean) / √(var + eps) · weight + bias; with a residual as `rmsnorm`. Ba et al. 2016. */
@@ -48,7 +52,11 @@ export interface OpAttrs {
     readonly scale: number;
   };
   /** Σₖ weight · down(activation(gate(x)) · up(x)) over each token's experts; gateUp [E, 2I, H] (gate first), down [E, H, I]. */
-  moeExperts: { readonly kind: Activation };
+  moeExperts: {
+    readonly kind: Activation;
+    /** As of `matmul`. */
+    readonly exact?: true;
+  };
   /** One token a row of logits, by the step's sampling inputs. */
   sample: Record<never, never>;
 }

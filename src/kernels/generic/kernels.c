@@ -10,7 +10,7 @@
 #include "sample/cpu.c"
 
 #define EACH_FORMAT(CASE) \
-  CASE(W_F32) CASE(W_BF16) CASE(W_F16) CASE(W_Q8_0) CASE(W_Q4_0) CASE(W_Q4_1) CASE(W_Q5_0) CASE(W_Q5_1) CASE(W_Q4_K) CASE(W_Q5_K) CASE(W_Q6_K)
+  CASE(W_F32) CASE(W_BF16) CASE(W_F16) CASE(W_Q8_0) CASE(W_Q4_0) CASE(W_Q4_1) CASE(W_Q5_0) CASE(W_Q5_1) CASE(W_Q4_K) CASE(W_Q5_K) CASE(W_Q6_K) CASE(W_Q8_Z)
 #define EACH_ACTIVATION(CASE) \
   CASE(ACT_silu) CASE(ACT_gelu) CASE(ACT_gelu_tanh) CASE(ACT_quick_gelu) CASE(ACT_relu) CASE(ACT_relu2) CASE(ACT_sigmoid) CASE(ACT_tanh)
 
@@ -26,6 +26,7 @@ static void any_matmul(const launch *l, const worker *w) {
   switch (l->ints[0]) { EACH_FORMAT(CASE) }
 }
 #undef CASE
+static void any_matmul_exact(const launch *l, const worker *w) { matmul(l, w, l->ints[0], 1); }
 
 static void any_pointwise(const launch *l, const worker *w) {
   const int kind = l->ints[1];
@@ -57,22 +58,22 @@ PAGED_ATTENTION(any_paged_attention, INT(0), INT(1), INT(2), INT(3), INT(4), INT
 /// Experts' two weights nearly always have one format.
 #define CASE(f)                                                                                 \
   __attribute__((noinline)) static void moe_experts_##f(const launch *l, const worker *w) { \
-    moe_experts(l, w, l->ints[0], f, f);                                                      \
+    moe_experts(l, w, l->ints[0], f, f, 0);                                                      \
   }
 EACH_FORMAT(CASE)
 #undef CASE
 #define CASE(f) \
   case f: moe_experts_##f(l, w); break;
 static void any_moe_experts(const launch *l, const worker *w) {
-  switch (l->ints[1] == l->ints[2] ? l->ints[1] : -1) {
+  switch (l->ints[1] == l->ints[2] && !l->ints[3] ? l->ints[1] : -1) {
     EACH_FORMAT(CASE)
-    default: moe_experts(l, w, l->ints[0], l->ints[1], l->ints[2]);
+    default: moe_experts(l, w, l->ints[0], l->ints[1], l->ints[2], l->ints[3]);
   }
 }
 #undef CASE
 
 static const kernel_fn typert_kernels[] = {any_embedding, any_matmul, any_pointwise, any_rope_cache, any_paged_attention, any_moe_experts,
-                                           moe_route, rmsnorm, layernorm, gather_rows, sample};
+                                           moe_route, rmsnorm, layernorm, gather_rows, sample, any_matmul_exact};
 #include "include/cpu/step.h"
 
 #ifdef __wasm__

@@ -25,12 +25,12 @@ enum { BY_FOURS, BY_PAIRS, BY_WORDS };
 #define FOURS_SIGNED 0
 #endif
 
-/// Pairs need numbers of the weight below 7 bits, which all but Q8_0 have.
-INLINE int dot_way(const int f) { return HAS_FOURS ? BY_FOURS : VL >= 8 && f != W_Q8_0 ? BY_PAIRS : BY_WORDS; }
+/// Pairs need numbers of the weight below 7 bits, which all but those of eight bits have.
+INLINE int dot_way(const int f) { return HAS_FOURS ? BY_FOURS : VL >= 8 && !eight_bits(f) ? BY_PAIRS : BY_WORDS; }
 INLINE int number_bytes(const int f) { return dot_way(f) == BY_WORDS ? 2 : 1; }
 /// What is taken from a stored number so that sums of a whole group, by pairs in 16 bits, never overflow: for Q5_1 and Q5_K more than their offset.
 INLINE int sum_offset(const int f) {
-  if (f == W_Q8_0 && FOURS_SIGNED) return 0;
+  if (eight_bits(f) && FOURS_SIGNED) return 0;
   return dot_way(f) == BY_PAIRS && (f == W_Q5_1 || f == W_Q5_K) ? 16 : quant_offset(f);
 }
 INLINE int64_t slot_bytes(const int f, int64_t rows) { return rows * (GROUP_COLUMNS * number_bytes(f) + 12); }

@@ -1,5 +1,6 @@
 // y = x · weightᵀ + bias. A chunk is a group of the weight's panels for a block of rows of x.
 #include "include/cpu/pool.h"
+#include "matmul/exact-tile.h"
 #include "matmul/quant-tile.h"
 
 enum { MATMUL_X, MATMUL_WEIGHT, MATMUL_BIAS, MATMUL_Y };
@@ -34,13 +35,14 @@ INLINE char *quantise_rows(const int f, const worker *w, const tensor *x, int64_
   return slots;
 }
 
-INLINE void matmul(const launch *l, const worker *w, const int format) {
+/// `exact`: activations stay floats where the weights are quantised.
+INLINE void matmul(const launch *l, const worker *w, const int format, const int exact) {
   const tensor *x = &l->args[MATMUL_X], *weight = &l->args[MATMUL_WEIGHT], *y = &l->args[MATMUL_Y];
   const float *bias = floats_of(&l->args[MATMUL_BIAS]);
   const int64_t m = rows_of(w, x), n = dim_of(w, weight->dim[0]), k = dim_of(w, weight->dim[1]);
   const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k);
   matmul_local *local = (matmul_local *)w->local;
-  char *slots = is_quant(format) ? quantise_rows(format, w, x, m, k) : NULL;
+  char *slots = is_quant(format) && !exact ? quantise_rows(format, w, x, m, k) : NULL;
   const int64_t groups = ceil_div(n, width), blocks = ceil_div(m, MATMUL_ROWS);
   const int64_t rows_each = ceil_div(ceil_div(m, blocks), MATMUL_STEP) * MATMUL_STEP;
   for (span part = claim_span(w, groups * blocks); part.begin < part.end;) {
@@ -57,6 +59,8 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
     const char *block_at = weight->data + g * bytes;
     if (!is_quant(format)) {
       float_group(format, &local->room.floats, rows, from, block_at, to, k, columns, add);
+    } else if (exact) {
+      exact_pair(format, &local->room.floats, rows, from, block_at, to, k, columns, add);
     } else {
       quant_of(format)(&local->room.whole, slots, m, begin, rows, block_at, to, k, columns, add);
     }
@@ -64,4 +68,6 @@ INLINE void matmul(const launch *l, const worker *w, const int format) {
 }
 
 #define MATMUL(name, format) \
-  static void name(const launch *l, const worker *w) { matmul(l, w, format); }
+  static void name(const launch *l, const worker *w) { matmul(l, w, format, 0); }
+#define MATMUL_EXACT(name, format) \
+  static void name(const launch *l, const worker *w) { matmul(l, w, format, 1); }

@@ -55,6 +55,9 @@ INLINE vi dot_words(vi sum, vi weights, vi x) {
   vi products;
   __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+" REGISTER(sum), "=&" REGISTER(products) : REGISTER(weights), REGISTER(x));
   return sum;
+#elif defined(__wasm_simd128__)
+  typedef int16_t words __attribute__((vector_size(16)));
+  return sum + (vi)__builtin_wasm_dot_s_i32x4_i16x8((words)weights, (words)x);
 #elif defined(__SSE2__)
   return sum + (vi)_mm_madd_epi16((__m128i)weights, (__m128i)x);
 #else
@@ -85,24 +88,24 @@ INLINE vi dot(const int way, vi sum, const vi *weights, const vi *x) {
   return dot_words(dot_words(sum, weights[0], x[0]), weights[1], x[1]);
 }
 
-/// Register y of a pair of panels (rows y · VL and on), columns 4 · quad to 4 · quad + 3, as `dot` takes it.
-INLINE void numbers_of(const int f, const char *group, int y, int quad, vi *out) {
+/// Register y of a pair of panels (rows y · VL and on), columns 4 · quad to 4 · quad + 3, as stored: four bytes a lane.
+INLINE vu stored_numbers(const int f, const char *group, int y, int quad) {
   const int panel = y / PV, at = y % PV * VL * 4;
   const char *low = group + low_at(f, panel) + at;
-  vu q;
-  if (f == W_Q8_0) {
-    q = load_u(low + quad * 64);
-    if (HAS_FOURS && FOURS_SIGNED) q ^= 0x80808080u;
-  } else {
-    q = load_u(low + quad / 2 * 64);
-    q = (quad % 2 ? q >> 4 : q) & 0x0f0f0f0fu;
-    if (high_planes(f) > 0) {
-      // Bits of a number stand side by side: one of eight quads in a byte, or two of four.
-      const int bits = high_planes(f), shift = quad * bits % 8;
-      const vu high = load_u(group + high_at(f, panel) + quad * bits / 8 * 64 + at);
-      q |= (shift <= 4 ? high << (4 - shift) : high >> (shift - 4)) & (bits == 2 ? 0x30303030u : 0x10101010u);
-    }
-  }
+  if (eight_bits(f)) return load_u(low + quad * 64);
+  vu q = load_u(low + quad / 2 * 64);
+  q = (quad % 2 ? q >> 4 : q) & 0x0f0f0f0fu;
+  if (high_planes(f) == 0) return q;
+  // Bits of a number stand side by side: one of eight quads in a byte, or two of four.
+  const int bits = high_planes(f), shift = quad * bits % 8;
+  const vu high = load_u(group + high_at(f, panel) + quad * bits / 8 * 64 + at);
+  return q | ((shift <= 4 ? high << (4 - shift) : high >> (shift - 4)) & (bits == 2 ? 0x30303030u : 0x10101010u));
+}
+
+/// The same as `dot` takes them.
+INLINE void numbers_of(const int f, const char *group, int y, int quad, vi *out) {
+  vu q = stored_numbers(f, group, y, quad);
+  if (eight_bits(f) && HAS_FOURS && FOURS_SIGNED) q ^= 0x80808080u;
   if (dot_way(f) == BY_WORDS) {
     out[0] = (vi)(q & 0x00ff00ffu);
     out[1] = (vi)(q >> 8 & 0x00ff00ffu);
@@ -139,6 +142,6 @@ INLINE void scales_of(const int f, const char *pair, int64_t g, int y, vf *scale
     if (f == W_Q6_K) *second = factor * floats_of_bytes(at + PANEL + lane, 1);
     else *second = -load_half(header + 32 + lane * 2) * floats_of_bytes(at + PANEL + lane, 0);
   }
-  if (has_minimum(f)) *second += *scale * set((float)(sum_offset(f) - quant_offset(f)));
+  if (has_minimum(f) && !eight_bits(f)) *second += *scale * set((float)(sum_offset(f) - quant_offset(f)));
 }
 #endif

@@ -228,6 +228,7 @@ QUANT_FORMAT(quant_q5_1, W_Q5_1)
 QUANT_FORMAT(quant_q4_k, W_Q4_K)
 QUANT_FORMAT(quant_q5_k, W_Q5_K)
 QUANT_FORMAT(quant_q6_k, W_Q6_K)
+QUANT_FORMAT(quant_q8_z, W_Q8_Z)
 
 typedef void (*quant_fn)(quant_room *, char *, int64_t, int64_t, int64_t, const char *, float *const *, int64_t, int64_t, const float *);
 INLINE quant_fn quant_of(const int f) {
@@ -238,6 +239,7 @@ INLINE quant_fn quant_of(const int f) {
          : f == W_Q5_1 ? quant_q5_1
          : f == W_Q4_K ? quant_q4_k
          : f == W_Q5_K ? quant_q5_k
+         : f == W_Q8_Z ? quant_q8_z
                        : quant_q6_k;
 }
 

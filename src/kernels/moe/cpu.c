@@ -1,5 +1,6 @@
 // Mixture of experts: routing of each token; then the experts' products, each expert over all the tokens that chose it.
 #include "include/cpu/pool.h"
+#include "matmul/exact-tile.h"
 #include "matmul/quant-tile.h"
 #include "pointwise/activations.h"
 
@@ -63,11 +64,11 @@ INLINE void quantise_lists(const worker *w, const int f, const expert_lists *lis
 }
 
 /// A product of every expert with its rows: chunks are (expert, group of panels, block of rows).
-INLINE void expert_product(const worker *w, const int format, const expert_lists *lists, const int32_t *pairs, const tensor *weight,
+INLINE void expert_product(const worker *w, const int format, const int exact, const expert_lists *lists, const int32_t *pairs, const tensor *weight,
                            const float *x, int64_t x_stride, int top, float *y, int64_t y_stride, char *slots) {
   const int64_t experts = dim_of(w, weight->dim[0]), n = dim_of(w, weight->dim[1]), k = dim_of(w, weight->dim[2]);
   const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k), groups = ceil_div(n, width), matrix = groups * bytes;
-  if (is_quant(format)) quantise_lists(w, format, lists, experts, pairs, x, x_stride, top, k, slots);
+  if (is_quant(format) && !exact) quantise_lists(w, format, lists, experts, pairs, x, x_stride, top, k, slots);
   int64_t expert = 0, before = 0, chunks = 0;
   for (int64_t c = claim(w);; c = claim(w)) {
     for (; expert < experts; expert++, before += chunks) {
@@ -85,6 +86,10 @@ INLINE void expert_product(const worker *w, const int format, const expert_lists
       out[i] = y + pair * y_stride + g * width;
     }
     const char *block_at = weight->data + expert * matrix + g * bytes;
+    if (is_quant(format) && exact) {
+      exact_pair(format, (float_room *)w->local, rows, in, block_at, out, k, n - g * width, NULL);
+      continue;
+    }
     if (is_quant(format)) {
       char *of_expert = slots + lists->begin[expert] * (k / GROUP_COLUMNS) * slot_bytes(format, 1);
       quant_of(format)((quant_room *)w->local, of_expert, all, from, rows, block_at, out, k, n - g * width, NULL);
@@ -94,7 +99,7 @@ INLINE void expert_product(const worker *w, const int format, const expert_lists
   }
 }
 
-INLINE void moe_experts(const launch *l, const worker *w, const int kind, const int up_format, const int down_format) {
+INLINE void moe_experts(const launch *l, const worker *w, const int kind, const int up_format, const int down_format, const int exact) {
   const tensor *x = &l->args[MOE_X], *experts = &l->args[MOE_EXPERTS], *down = &l->args[MOE_DOWN], *y = &l->args[MOE_Y];
   const int64_t rows = rows_of(w, x), count = dim_of(w, down->dim[0]), hidden = dim_of(w, down->dim[1]), inner = dim_of(w, down->dim[2]);
   const int top = (int)dim_of(w, experts->dim[1]);
@@ -113,11 +118,11 @@ INLINE void moe_experts(const launch *l, const worker *w, const int kind, const 
     for (int64_t i = 0; i < pairs_count; i++) pairs[next[ints_of(experts)[i]]++] = (int32_t)i;
   }
   barrier(w);
-  expert_product(w, up_format, lists, pairs, &l->args[MOE_GATE_UP], floats_of(x), x->stride, top, both, 2 * inner, slots);
+  expert_product(w, up_format, exact, lists, pairs, &l->args[MOE_GATE_UP], floats_of(x), x->stride, top, both, 2 * inner, slots);
   barrier(w);
   for (int64_t i = claim(w); i < pairs_count; i = claim(w)) gate_row(kind, both + i * 2 * inner, both + i * 2 * inner + inner, both + i * 2 * inner, inner);
   barrier(w);
-  expert_product(w, down_format, lists, pairs, down, both, 2 * inner, 1, results, hidden, slots);
+  expert_product(w, down_format, exact, lists, pairs, down, both, 2 * inner, 1, results, hidden, slots);
   barrier(w);
   const float *weights = floats_of(&l->args[MOE_WEIGHTS]);
   for (int64_t t = claim(w); t < rows; t = claim(w)) {
@@ -130,5 +135,5 @@ INLINE void moe_experts(const launch *l, const worker *w, const int kind, const 
   }
 }
 
-#define MOE_EXPERTS_KERNEL(name, kind, up_format, down_format) \
-  static void name(const launch *l, const worker *w) { moe_experts(l, w, ACT_##kind, up_format, down_format); }
+#define MOE_EXPERTS_KERNEL(name, kind, up_format, down_format, exact) \
+  static void name(const launch *l, const worker *w) { moe_experts(l, w, ACT_##kind, up_format, down_format, exact); }

@@ -6,10 +6,11 @@ import { FakeSession, type FakeSessionOptions } from '../../../test/support/fake
 import type { NGramDecodingConfig } from '../decode/ngram.ts';
 import type { SamplingParams } from '../decode/sampling-params.ts';
 import type { BlockId } from '../kv/block-table.ts';
-import type { SessionLimits } from '../session/batch.ts';
+import type { CacheGroup, SessionLimits } from '../session/batch.ts';
+import type { CapacitySchedulerPolicy } from './capacity.ts';
 import { Engine } from './engine.ts';
 import { checkRequest, type RequestData } from './request.ts';
-import type { CacheConfig, CapacitySchedulerPolicy, SchedulerConfig } from './scheduler.ts';
+import type { CacheConfig, SchedulerConfig } from './scheduler.ts';
 
 interface Job {
   readonly prompt: readonly number[];
@@ -48,7 +49,7 @@ async function runJobs(
     if (blocks.references(block as BlockId) !== 1) {
       // Only those who begin with the prompt that is being computed hold its last block already.
       const holders = engine.scheduler.running.filter(({ table }) =>
-        table.ids.subarray(0, table.numBlocks).includes(block),
+        table.ids.subarray(0, table.numBlocks * table.numGroups).includes(block),
       );
       const beginning = holders.every(
         ({ request, numGenerated }) => request === holders[0]!.request && numGenerated === 0,
@@ -108,13 +109,16 @@ function numOutputs({ params }: Job): number {
 }
 
 /** What a job gives alone, in a roomy pool: each sequence as a request of its own with the derived seed. */
-async function alone(job: Job): Promise<{ tokens: number[]; reason: string }[]> {
+async function alone(job: Job, limits: Partial<SessionLimits>): Promise<{ tokens: number[]; reason: string }[]> {
+  const { cacheGroups } = limits;
+  const roomy = {
+    maxNumTokens: 64,
+    numBlocks: 512,
+    overlaps: false,
+    ...(cacheGroups === undefined ? {} : { cacheGroups }),
+  };
   if (job.params.useBeamSearch) {
-    const { outputs } = await runJobs(
-      [{ ...job, arrival: 0, cancel: undefined }],
-      { maxNumTokens: 64, overlaps: false },
-      {},
-    );
+    const { outputs } = await runJobs([{ ...job, arrival: 0, cancel: undefined }], roomy, {});
     return outputs[0]!;
   }
   const sequences = [];
@@ -126,7 +130,7 @@ async function alone(job: Job): Promise<{ tokens: number[]; reason: string }[]> 
       cancel: undefined,
       params: { ...params, seed: BigInt(params.seed ?? 0) + BigInt(index) },
     };
-    const { outputs } = await runJobs([single], { maxNumTokens: 64, overlaps: false }, {});
+    const { outputs } = await runJobs([single], roomy, {});
     sequences.push(outputs[0]![0]!);
   }
   return sequences;
@@ -179,7 +183,7 @@ async function expectAlone(
 ) {
   const run = await runJobs(all, limits, config, cache);
   for (const [id, job] of all.entries()) {
-    const expected = await alone(job);
+    const expected = await alone(job, limits);
     expect(run.finished.has(id)).toBe(true);
     run.outputs[id]!.forEach(({ tokens, reason }, index) => {
       // A search that is cancelled gives the best it has, which need not be the best of all.
@@ -193,6 +197,13 @@ async function expectAlone(
 }
 
 const policies: CapacitySchedulerPolicy[] = ['max_utilization', 'guaranteed_no_evict', 'static_batch'];
+const groupings: readonly (readonly CacheGroup[])[] = [
+  [{}],
+  [{ window: 7 }],
+  [{}, { window: 9 }],
+  [{ window: 5 }, { window: 16, sinkTokens: 3 }],
+  [{}, { window: 6, sinkTokens: 5 }, { window: 6, sinkTokens: 5 }],
+];
 const ample = { numBlocks: 512 };
 const tiny = { numBlocks: 13 };
 
@@ -383,6 +394,45 @@ describe('64 requests that come and go', () => {
     );
     expect(reused).toBeGreaterThan(1000);
     expect(preemptions).toBeGreaterThan(10);
+  });
+
+  it('give the same whatever layers see, and wherever their blocks have been', async () => {
+    let moves = 0;
+    let preemptions = 0;
+    let events = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        jobs(48, 20, 20, 3),
+        fc.array(fc.array(fc.nat(3), { minLength: 4, maxLength: 16 }), { minLength: 3, maxLength: 3 }),
+        fc.array(fc.nat(3), { minLength: 48, maxLength: 48 }),
+        fc.constantFrom(...groupings),
+        fc.constantFrom(...policies),
+        // Blocks for each group: a roomy pool, and the smallest that holds every request alone.
+        fc.constantFrom(200, 30, 18),
+        fc.constantFrom(0, 20, 200),
+        fc.record({ enableBlockReuse: fc.constantFrom(true, true, false), enablePartialReuse: fc.boolean() }),
+        fc.record({
+          contextChunkSize: fc.constantFrom(3, 8, 32),
+          contextChunkingPolicy: fc.constantFrom('first_come_first_served' as const, 'equal_progress' as const),
+        }),
+        async (base, prefixes, choices, cacheGroups, capacitySchedulerPolicy, each, numHostBlocks, cache, chunking) => {
+          const all = base.map((job, i): Job => {
+            const prompt = [...(prefixes[choices[i]!] ?? []), ...job.prompt].slice(0, 34);
+            return { ...job, prompt };
+          });
+          const limits = { numBlocks: each * cacheGroups.length, cacheGroups, numHostBlocks, maxNumTokens: 32 };
+          const run = await expectAlone(all, limits, { capacitySchedulerPolicy, ...chunking }, cache);
+          moves += run.session.numMoves;
+          preemptions += run.numPreemptions;
+          events += run.session.most.tokens + run.session.numSteps * run.session.most.requests;
+          if (capacitySchedulerPolicy !== 'max_utilization') expect(run.numPreemptions).toBe(0);
+        },
+      ),
+      { numRuns: 50, seed: 12 },
+    );
+    expect(moves).toBeGreaterThan(500);
+    expect(preemptions).toBeGreaterThan(3);
+    expect(events).toBeGreaterThan(10_000);
   });
 
   it('fill every step as far as the limits allow', async () => {

@@ -21,6 +21,8 @@ export type { KvCacheRetentionConfig, TokenRangeRetentionConfig } from '../kv/re
 export type { KvCacheStats } from '../kv/stats.ts';
 export type { SessionLimits } from '../session/batch.ts';
 export type { KvCacheConfig, SessionOptions, TargetChoice } from '../session/options.ts';
+export type { CapacitySchedulerPolicy } from './capacity.ts';
+export type { ContextChunkingPolicy } from './chunking.ts';
 export { Executor } from './executor.ts';
 export { type Finish, RequestHandle } from './handle.ts';
 export {
@@ -35,7 +37,7 @@ export {
 export type { Profile, StepsProfile } from './profile.ts';
 export type { ExecutorOptions } from './protocol.ts';
 export type { RequestOptions } from './request.ts';
-export type { CapacitySchedulerPolicy, SchedulerConfig } from './scheduler.ts';
+export type { SchedulerConfig } from './scheduler.ts';
 export { blockStates, type EngineSnapshot, type SequenceSnapshot, type StepSnapshot } from './snapshot.ts';
 export type {
   ExecutorStatistics,

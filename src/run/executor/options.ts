@@ -1,14 +1,25 @@
 // The executor's own options, checked before an engine is started.
 import { nearest, show, UsageError } from '../../base/errors.ts';
+import type { CapacitySchedulerPolicy } from './capacity.ts';
+import type { ContextChunkingPolicy } from './chunking.ts';
 import type { ExecutorOptions } from './protocol.ts';
-import type { CapacitySchedulerPolicy } from './scheduler.ts';
 
 const policies: readonly CapacitySchedulerPolicy[] = ['guaranteed_no_evict', 'max_utilization', 'static_batch'];
-const schedulerFields = ['capacitySchedulerPolicy', 'contextChunkSize'];
+const chunkingPolicies: readonly ContextChunkingPolicy[] = ['first_come_first_served', 'equal_progress'];
+const schedulerFields = ['capacitySchedulerPolicy', 'contextChunkSize', 'contextChunkingPolicy'];
 
 function checkCount(where: string, value: number | undefined): void {
   if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
     throw new UsageError('not a count', { where, expected: 'an integer ≥ 1', got: show(value) });
+}
+
+function checkPolicy<Policy extends string>(field: string, known: readonly Policy[], policy: Policy | undefined): void {
+  if (policy !== undefined && !known.includes(policy))
+    throw new UsageError('not a policy', {
+      where: `schedulerConfig.${field}`,
+      expected: known.join(', '),
+      got: show(policy),
+    });
 }
 
 function checkSpeculation(config: ExecutorOptions['speculativeConfig']): void {
@@ -41,11 +52,7 @@ export function checkExecutorOptions({
         expected: nearest(field, schedulerFields).join(' or '),
       });
   }
-  const { capacitySchedulerPolicy: policy } = schedulerConfig;
-  if (policy !== undefined && !policies.includes(policy))
-    throw new UsageError('not a policy', {
-      where: 'schedulerConfig.capacitySchedulerPolicy',
-      expected: policies.join(', '),
-      got: show(policy),
-    });
+  const { capacitySchedulerPolicy, contextChunkingPolicy } = schedulerConfig;
+  checkPolicy('capacitySchedulerPolicy', policies, capacitySchedulerPolicy);
+  checkPolicy('contextChunkingPolicy', chunkingPolicies, contextChunkingPolicy);
 }

@@ -3,20 +3,13 @@
 import { type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
 import { BlockManager, type BlockManagerOptions } from '../kv/block-manager.ts';
 import { CacheLayout } from '../kv/layout.ts';
-import type { PrefixMatch } from '../kv/matching.ts';
 import { PriorityQueue } from '../kv/queue.ts';
 import type { SessionLimits } from '../session/batch.ts';
-import { beamsClaim, beamsNeed, branch, isBeam, numHeld, places } from './beam-group.ts';
+import { beamsNeed, branch, isBeam, places } from './beam-group.ts';
+import { Capacity, type CapacitySchedulerPolicy } from './capacity.ts';
+import { type ContextChunkingPolicy, equalShare } from './chunking.ts';
 import { PlanBuilder, type ScheduledSequence, type StepPlan } from './plan.ts';
 import { compareRank, Request, type RequestData, type Sequence } from './request.ts';
-
-/**
- * When a waiting sequence may join (TensorRT-LLM's capacity scheduler policies):
- * 'guaranteed_no_evict': when the KV cache holds it and all that run up to their greatest lengths; nothing is ever preempted.
- * 'max_utilization': when the KV cache holds what it has now; when blocks run out later, the lowest in rank gives its blocks back and computes them again.
- * 'static_batch': as guaranteed_no_evict, and only when nothing runs.
- */
-export type CapacitySchedulerPolicy = 'guaranteed_no_evict' | 'max_utilization' | 'static_batch';
 
 /** How requests are scheduled. */
 export interface SchedulerConfig {
@@ -24,6 +17,8 @@ export interface SchedulerConfig {
   readonly capacitySchedulerPolicy?: CapacitySchedulerPolicy;
   /** Prompt tokens of one sequence in one step at most; default: as many as fit maxNumTokens. */
   readonly contextChunkSize?: number;
+  /** How prompts share the tokens of a step; default 'first_come_first_served'. */
+  readonly contextChunkingPolicy?: ContextChunkingPolicy;
 }
 
 /** What the engine passes on besides. */
@@ -46,6 +41,8 @@ export class Scheduler {
   readonly #layout: CacheLayout;
   readonly #speculative: NGramDecodingConfig | undefined;
   readonly #policy: CapacitySchedulerPolicy;
+  readonly #capacity: Capacity;
+  readonly #equal: boolean;
   readonly #chunk: number;
   readonly #maxRunning: number;
   /** Sequences that run, and beams that will when their prompt is computed. */
@@ -64,7 +61,9 @@ export class Scheduler {
     this.#maxRunning = Math.min(limits.maxBatchSize, limits.maxNumTokens, limits.maxNumLogits);
     const { numBlocks, numHostBlocks = 0, tokensPerBlock } = limits;
     this.#layout = new CacheLayout(limits, Math.min(this.#chunk, limits.maxNumTokens));
+    this.#equal = config.contextChunkingPolicy === 'equal_progress';
     this.blocks = new BlockManager({ ...cache, layout: this.#layout, numBlocks, numHostBlocks, tokensPerBlock });
+    this.#capacity = new Capacity(this.blocks, this.#policy, this.running);
   }
 
   get maxRunning(): number {
@@ -193,20 +192,31 @@ export class Scheduler {
   }
 
   #continueContext(plan: PlanBuilder): void {
-    for (const sequence of [...this.running]) {
-      if (sequence.status !== 'running' || sequence.numRemaining <= 1 || plan.holds(sequence)) continue;
+    const goOn = this.running.filter((sequence) => sequence.numRemaining > 1 && !plan.holds(sequence));
+    const most = this.#share(plan, goOn);
+    for (const sequence of goOn) {
+      if (sequence.status !== 'running') continue;
       // The first in rank always goes on, whatever it costs the others; the rest take what is there.
       while (plan.entries.length === 0 && this.blocks.room(sequence.table) === 0) {
         if (!this.#preemptLowest(plan, sequence)) break;
       }
-      this.#context(plan, sequence);
+      this.#context(plan, sequence, most);
     }
   }
 
+  /** Tokens of a context that each of these sequences, and each of those that may join, computes in this step at most. */
+  #share(plan: PlanBuilder, sequences: readonly Sequence[]): number {
+    if (!this.#equal) return this.#chunk;
+    const numJoining = this.#mayJoin() ? Math.min(this.numWaiting, this.#maxRunning - this.#numPlaces) : 0;
+    const demands = sequences.map(({ numRemaining }) => Math.min(numRemaining, this.#chunk));
+    for (let i = 0; i < numJoining; i++) demands.push(this.#chunk);
+    return Math.min(this.#chunk, equalShare(plan.tokensLeft, demands, this.#limits.tokensPerBlock));
+  }
+
   /** Plans as much of a sequence's context as tokens, logits and blocks allow. */
-  #context(plan: PlanBuilder, sequence: Sequence): void {
+  #context(plan: PlanBuilder, sequence: Sequence, most: number): void {
     const room = this.blocks.room(sequence.table);
-    let count = Math.min(sequence.numRemaining, plan.tokensLeft, this.#chunk, room);
+    let count = Math.min(sequence.numRemaining, plan.tokensLeft, most, room);
     while (count > 0 && plan.rowsFor(sequence, count, 1) > plan.logitsLeft) count--;
     if (count > 0) this.#advance(plan, sequence, count);
   }
@@ -235,47 +245,7 @@ export class Scheduler {
   #canFork(plan: PlanBuilder, sequence: Sequence, count: number, numForks: number): boolean {
     if (this.#numPlaces + numForks > this.#maxRunning) return false;
     if (plan.rowsFor(sequence, count, 1 + numForks) > plan.logitsLeft) return false;
-    const { blocks } = this;
-    const length = sequence.numCached + count;
-    const { numGroups, numFull } = this.#layout;
-    const partial = length % blocks.tokensPerBlock === 0 ? 0 : 1;
-    const free = blocks.freeNumBlocks - blocks.needed(sequence.table, length);
-    if (this.#policy === 'max_utilization') return free >= numForks * numGroups;
-    const { maxCached } = sequence;
-    const each = numFull * (blocks.blocksFor(maxCached) - blocks.blocksFor(length) + partial);
-    return free >= this.#reserved(sequence) + (each + this.#layout.mostInWindows(maxCached)) * (numForks + 1);
-  }
-
-  /** Tokens in the cache that the policy grants a sequence before others may join: all it can ever have, or what it has and one more. */
-  #claim(sequence: Sequence): number {
-    if (this.#policy !== 'max_utilization') return sequence.maxCached;
-    return Math.min(sequence.numTokens + 1, sequence.maxCached);
-  }
-
-  /** Blocks that the running sequences, `except` one, may still take. */
-  #reserved(except?: Sequence): number {
-    let sum = 0;
-    let inWindows = 0;
-    for (const sequence of this.running) {
-      if (sequence === except) continue;
-      if (isBeam(sequence)) sum += this.#beamsReserved(sequence);
-      else {
-        const claim = this.#claim(sequence);
-        sum += this.blocks.neededInFull(sequence.table, claim);
-        inWindows += this.#layout.mostInWindows(claim);
-      }
-    }
-    // Who shares blocks of a window may come to hold as many of its own: all that are held are counted together.
-    return sum + Math.max(0, inWindows - this.blocks.numHeldInWindows);
-  }
-
-  /** Blocks that the beams of a request may still take; counted with the first one. */
-  #beamsReserved({ index, request }: Sequence): number {
-    if (index > 0) return 0;
-    const beams = request.sequences.filter(({ status }) => status === 'running');
-    if (this.#policy === 'max_utilization')
-      return request.promptDone ? beamsNeed(this.blocks, beams) : places(beams[0]!) * this.#layout.numGroups;
-    return beamsClaim(this.blocks, beams[0]!) - numHeld(beams);
+    return this.#capacity.mayFork(sequence, count, numForks);
   }
 
   #admit(plan: PlanBuilder): void {
@@ -284,8 +254,8 @@ export class Scheduler {
       const sequence = this.#nextWaiting();
       if (sequence === undefined || this.#numPlaces + places(sequence) > this.#maxRunning) return;
       // Strictly in rank order: a large request at the head is never overtaken for ever.
-      reserved ??= this.#reserved();
-      const match = this.#affordable(sequence, this.blocks.freeNumBlocks - reserved);
+      reserved ??= this.#capacity.reserved();
+      const match = this.#capacity.affordable(sequence, this.blocks.freeNumBlocks - reserved);
       if (match === undefined) return;
       this.#waiting.pop();
       this.numWaiting--;
@@ -295,26 +265,9 @@ export class Scheduler {
       if (request.firstPlanned) request.cachedTokens = match.numTokens;
       request.firstPlanned = false;
       plan.admitted.push(sequence);
-      this.#context(plan, sequence);
+      this.#context(plan, sequence, this.#share(plan, [sequence]));
       reserved = undefined;
     }
-  }
-
-  /** What of a waiting sequence's tokens is in the cache, when it and all that the sequence may claim besides fit `numFree` blocks. */
-  #affordable(sequence: Sequence, numFree: number): PrefixMatch | undefined {
-    const { blocks } = this;
-    const claim = isBeam(sequence) ? sequence.numTokens : this.#claim(sequence);
-    // What beams take besides the prompt.
-    if (isBeam(sequence))
-      numFree -=
-        this.#policy === 'max_utilization'
-          ? places(sequence) * this.#layout.numGroups
-          : beamsClaim(blocks, sequence) - this.#layout.blocksOf(sequence.numTokens);
-    const match = blocks.match(sequence, sequence.numReusable);
-    if (blocks.neededAfter(match, claim) <= numFree) return match;
-    // A part of a block needs one more block while it is copied.
-    const whole = { ...match, partial: undefined, numTokens: match.blocks.length * blocks.tokensPerBlock };
-    return blocks.neededAfter(whole, claim) <= numFree ? whole : undefined;
   }
 
   /** Gives back the blocks of the lowest in rank that the plan does not hold, `except` one; false when there is none. */

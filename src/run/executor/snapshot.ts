@@ -1,5 +1,7 @@
 // The engine as it is at this moment, for people who watch it: which sequences run and how far they are, what the newest step is made of, who holds which blocks. Counts and places
 // only: no token, no text, nothing that a user said.
+import { type BlockTable, outOfWindow } from '../kv/block-table.ts';
+import type { KvCacheStats } from '../kv/stats.ts';
 import type { StepPlan } from './plan.ts';
 import { compareRank, type Sequence } from './request.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -56,6 +58,9 @@ export interface EngineSnapshot {
   readonly numWaiting: number;
   /** One state a block; see `blockStates`. */
   readonly blocks: Uint8Array;
+  readonly kvCacheStats: KvCacheStats;
+  /** Since the start. */
+  readonly numPreemptions: number;
   /** Steps that were not told yet, oldest first. */
   readonly iterations: readonly StepSummary[];
 }
@@ -69,11 +74,13 @@ export interface NewestStep {
   readonly plan: StepPlan;
 }
 
-function runs(ids: Int32Array, count: number): number[] {
+function runs({ ids, numBlocks, numGroups }: BlockTable): number[] {
   const found: number[] = [];
-  for (let i = 0; i < count; i++) {
-    if (i > 0 && ids[i] === ids[i - 1]! + 1) found[found.length - 1]!++;
-    else found.push(ids[i]!, 1);
+  for (const id of ids.subarray(0, numBlocks * numGroups)) {
+    if (id === outOfWindow) continue;
+    const last = found.length - 2;
+    if (last >= 0 && found[last]! + found[last + 1]! === id) found[last + 1]!++;
+    else found.push(id, 1);
   }
   return found;
 }
@@ -96,7 +103,7 @@ function sequenceSnapshot(sequence: Sequence, numInStep: number): SequenceSnapsh
     firstTokenTime: request.firstTokenTime,
     priority,
     numPreemptions: request.numPreemptions,
-    blocks: runs(table.ids, table.numBlocks),
+    blocks: runs(table),
   };
 }
 
@@ -143,6 +150,8 @@ export function takeSnapshot(
     waiting: firstWaiting(scheduler).map((sequence) => sequenceSnapshot(sequence, 0)),
     numWaiting: scheduler.numWaiting,
     blocks: blockMap(scheduler),
+    kvCacheStats: scheduler.blocks.stats(),
+    numPreemptions: scheduler.numPreemptions,
     iterations: log.since(since),
   };
 }

@@ -9,7 +9,13 @@ import type { KernelOp } from '../../kernels/reference-table.ts';
 import type { Plan, PlanStep } from '../plan.ts';
 
 /** Weight formats that kernels read in panels, by dtype (include/cpu/weights.h). */
-export const weightFormats: Partial<Record<DType, { readonly name: string; readonly id: number }>> = {
+export interface WeightFormat {
+  readonly name: string;
+  readonly id: number;
+  /** Groups of 32 columns that share a scale in the engine's blocks; in panels each has its own. */
+  readonly share?: number;
+}
+export const weightFormats: Partial<Record<DType, WeightFormat>> = {
   float32: { name: 'W_F32', id: 0 },
   bfloat16: { name: 'W_BF16', id: 1 },
   float16: { name: 'W_F16', id: 2 },
@@ -21,6 +27,15 @@ export const weightFormats: Partial<Record<DType, { readonly name: string; reado
   q4_k: { name: 'W_Q4_K', id: 8 },
   q5_k: { name: 'W_Q5_K', id: 9 },
   q6_k: { name: 'W_Q6_K', id: 10 },
+  w8_64: { name: 'W_Q8_0', id: 3, share: 2 },
+  w8_128: { name: 'W_Q8_0', id: 3, share: 4 },
+  w8z_32: { name: 'W_Q8_Z', id: 11 },
+  w8z_64: { name: 'W_Q8_Z', id: 11, share: 2 },
+  w8z_128: { name: 'W_Q8_Z', id: 11, share: 4 },
+  w4_64: { name: 'W_Q4_0', id: 4, share: 2 },
+  w4_128: { name: 'W_Q4_0', id: 4, share: 4 },
+  w4z_64: { name: 'W_Q4_1', id: 5, share: 2 },
+  w4z_128: { name: 'W_Q4_1', id: 5, share: 4 },
 };
 
 /** What a kernel is compiled for: plain data in the plan. */
@@ -81,8 +96,11 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
     file: 'matmul/cpu.c',
     outputs: ['y'],
     packed: ['weight'],
-    config: (node) => ({ weight: format(node.inputs.weight!.dtype) }),
-    instance: ({ weight }) => ({ macro: 'MATMUL', args: [weight!] }),
+    config: ({ inputs, attrs }) => ({
+      weight: format(inputs.weight!.dtype),
+      ...(attrs.exact === undefined ? {} : { exact: 1 }),
+    }),
+    instance: ({ weight, exact }) => ({ macro: exact === 1 ? 'MATMUL_EXACT' : 'MATMUL', args: [weight!] }),
     scratch: (step, plan, limits) =>
       isBlockDType(plan.tensors[step.args.weight!]!.dtype)
         ? size(step, plan, limits, 'x', 0) * size(step, plan, limits, 'x', 1) * wholeNumberBytes
@@ -183,8 +201,9 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
       kind: attrs.kind,
       up: format(inputs.gateUp!.dtype),
       down: format(inputs.down!.dtype),
+      ...(attrs.exact === undefined ? {} : { exact: 1 }),
     }),
-    instance: ({ kind, up, down }) => ({ macro: 'MOE_EXPERTS_KERNEL', args: [kind!, up!, down!] }),
+    instance: ({ kind, up, down, exact }) => ({ macro: 'MOE_EXPERTS_KERNEL', args: [kind!, up!, down!, exact ?? 0] }),
     scratch: (step, plan, limits) => {
       const pairs = limits.T * size(step, plan, limits, 'experts', 1);
       const hidden = size(step, plan, limits, 'down', 1);

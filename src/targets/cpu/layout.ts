@@ -6,22 +6,23 @@ import type { PackedWeight, Plan, PlanTensor } from '../plan.ts';
 import { cpuKernel, weightFormats } from './kernels.ts';
 
 /** Names the layout of panels; changes with it, so that engines of another one are refused with what to do. */
-export const panelLayout = 'cpu-panels-1';
+export const panelLayout = 'cpu-panels-2';
 
 /** Rows that lie together, and what makes up a block of them. */
 const float = { rows: 64 };
 const quantised = { rows: 32, group: 32, superGroups: 8, headerBytes: 128 };
 
-/** Bytes of a group of 32 columns and 32 rows, and whether eight of them follow a header. */
-const groups: Partial<Record<DType, { readonly bytes: number; readonly header: boolean }>> = {
-  q8_0: { bytes: 2 * (512 + 32), header: false },
-  q4_0: { bytes: 2 * (256 + 32), header: false },
-  q4_1: { bytes: 2 * (256 + 64), header: false },
-  q5_0: { bytes: 2 * (256 + 64 + 32), header: false },
-  q5_1: { bytes: 2 * (256 + 64 + 64), header: false },
-  q4_k: { bytes: 2 * (256 + 32), header: true },
-  q5_k: { bytes: 2 * (256 + 64 + 32), header: true },
-  q6_k: { bytes: 2 * (256 + 128 + 32), header: true },
+/** By format: bytes of a group of 32 columns and 32 rows, and whether eight of them follow a header. */
+const groups: Readonly<Record<string, { readonly bytes: number; readonly header: boolean }>> = {
+  W_Q8_0: { bytes: 2 * (512 + 32), header: false },
+  W_Q8_Z: { bytes: 2 * (512 + 64), header: false },
+  W_Q4_0: { bytes: 2 * (256 + 32), header: false },
+  W_Q4_1: { bytes: 2 * (256 + 64), header: false },
+  W_Q5_0: { bytes: 2 * (256 + 64 + 32), header: false },
+  W_Q5_1: { bytes: 2 * (256 + 64 + 64), header: false },
+  W_Q4_K: { bytes: 2 * (256 + 32), header: true },
+  W_Q5_K: { bytes: 2 * (256 + 64 + 32), header: true },
+  W_Q6_K: { bytes: 2 * (256 + 128 + 32), header: true },
 };
 
 /** Rows that a block of panels holds. */
@@ -31,7 +32,7 @@ export function rowsTogether(dtype: DType): number {
 
 /** Bytes of one matrix in panels. */
 export function panelBytes(dtype: DType, rows: number, columns: number): number {
-  const group = groups[dtype];
+  const group = groups[weightFormats[dtype]?.name ?? ''];
   if (group !== undefined) {
     const count = columns / quantised.group;
     const headers = group.header ? (count / quantised.superGroups) * quantised.headerBytes : 0;

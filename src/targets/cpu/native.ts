@@ -24,7 +24,7 @@ const functions = {
   typert_map: ['u64', 'str', 'u64'],
   typert_unmap: ['void', 'u64', 'u64'],
   typert_packed_bytes: ['i64', 'i32', 'i64', 'i64'],
-  typert_pack: ['void', 'i32', 'ptr', 'ptr', 'i64', 'i64'],
+  typert_pack: ['void', 'i32', 'i32', 'ptr', 'ptr', 'i64', 'i64'],
   typert_copy_blocks: ['void', 'u64', 'u64', 'i64', 'ptr', 'ptr', 'i32'],
   typert_launch_bytes: ['i32'],
 } as const satisfies FunctionTable;
@@ -73,7 +73,7 @@ function openStub(path: string): CpuLibrary {
 
 function packer({ fn }: CpuLibrary): PackRows {
   return (dtype, from, rows, columns) => {
-    const { id } = weightFormats[dtype]!;
+    const { id, share = 1 } = weightFormats[dtype]!;
     const bytes = panelBytes(dtype, rows, columns);
     const got = Number(fn.typert_packed_bytes(id, rows, columns));
     if (got !== bytes)
@@ -83,7 +83,7 @@ function packer({ fn }: CpuLibrary): PackRows {
         got: `${got} bytes`,
       });
     const to = new Uint8Array(bytes);
-    fn.typert_pack(id, from, to, rows, columns);
+    fn.typert_pack(id, share, from, to, rows, columns);
     return to;
   };
 }

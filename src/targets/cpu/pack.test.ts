@@ -129,7 +129,7 @@ describe.skipIf(!status.available)('an engine of the CPU target', () => {
     expect(packed.length).toBeGreaterThan(10);
     for (const { name, storage, shape } of packed) {
       const layout = storage.kind === 'weight' ? storage.packed!.layout : '';
-      expect(layout).toBe(shape.length > 1 ? 'cpu-panels-1' : 'float32');
+      expect(layout).toBe(shape.length > 1 ? 'cpu-panels-2' : 'float32');
       if (layout !== 'float32') expect(file.offsetOf(name) % 64).toBe(0);
     }
   });
@@ -149,10 +149,10 @@ describe.skipIf(!status.available)('an engine of the CPU target', () => {
     const other = changed('other', (header) => {
       const metadata = header.__metadata__!;
       const plan = JSON.parse(metadata[metadataKeys.plan]!) as Plan;
-      metadata[metadataKeys.plan] = JSON.stringify(plan).replaceAll('cpu-panels-1', 'cpu-panels-0');
+      metadata[metadataKeys.plan] = JSON.stringify(plan).replaceAll('cpu-panels-2', 'cpu-panels-0');
     });
     await expect(greedy(other)).rejects.toThrow(
-      /laid out for other kernels; expected cpu-panels-1; got cpu-panels-0\. Build the engine again/,
+      /laid out for other kernels; expected cpu-panels-2; got cpu-panels-0\. Build the engine again/,
     );
   });
 });

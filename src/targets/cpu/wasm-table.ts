@@ -17,6 +17,7 @@ const kernels = [
   'layernorm',
   'gather_rows',
   'sample',
+  'MATMUL_EXACT',
 ];
 
 /** Words of the macros' arguments, each list in the order of its C enum. */

@@ -16,7 +16,7 @@ interface Exports {
   readonly __heap_base: { readonly value: number };
   typert_launch_bytes(): number;
   typert_packed_bytes(format: number, rows: bigint, columns: bigint): bigint;
-  typert_pack(format: number, from: number, to: number, rows: bigint, columns: bigint): void;
+  typert_pack(format: number, share: number, from: number, to: number, rows: bigint, columns: bigint): void;
   typert_copy_blocks(source: number, target: number, blockBytes: bigint, from: number, to: number, count: number): void;
   typert_pool_bytes(): number;
   typert_local_bytes(): number;
@@ -104,7 +104,7 @@ class Instance {
 function packer(instance: Instance): PackRows {
   return (dtype, from, rows, columns) =>
     instance.scoped(() => {
-      const { id } = weightFormats[dtype]!;
+      const { id, share = 1 } = weightFormats[dtype]!;
       const bytes = panelBytes(dtype, rows, columns);
       const got = Number(instance.fn.typert_packed_bytes(id, BigInt(rows), BigInt(columns)));
       if (got !== bytes)
@@ -115,7 +115,7 @@ function packer(instance: Instance): PackRows {
         });
       const source = instance.lend(from);
       const to = instance.take('weights', bytes);
-      instance.fn.typert_pack(id, source, to, BigInt(rows), BigInt(columns));
+      instance.fn.typert_pack(id, share, source, to, BigInt(rows), BigInt(columns));
       return instance.bytes(to, bytes).slice();
     });
 }

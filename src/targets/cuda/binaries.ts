@@ -10,6 +10,7 @@ import { type CompiledKernel, KernelCache } from '../jit/cache.ts';
 import { cudaFlags, NvrtcProcesses, nvrtcCompiler } from '../jit/nvrtc-compiler.ts';
 import { hashTexts, includeClosure, packageKernels } from '../jit/sources.ts';
 import { kernelTensor, type Plan, type PlanKernels } from '../plan.ts';
+import type { CudaDeviceInfo } from './device.ts';
 
 /** Binaries of kernels for one architecture. */
 export interface CudaCompiler extends Disposable {
@@ -37,16 +38,21 @@ export function sourceHash(kernel: CudaKernel): string {
   return hashTexts([stub, closure]);
 }
 
-/** Compiles for `sm` into the user's cache, several kernels at a time; undefined when there is no NVRTC. */
+/** What a compiler must know of a device. */
+export type CompilerTarget = Pick<CudaDeviceInfo, 'sm' | 'driverVersion'>;
+
+const cudaMajor = ({ driverVersion }: CompilerTarget): number => Math.floor(driverVersion / 1000);
+
+/** Compiles for a device into the user's cache, several kernels at a time; undefined when there is no NVRTC that its driver goes with. */
 export function findCompiler(
-  sm: number,
+  target: CompilerTarget,
   folder: string = join(readEnv().cacheDir, 'kernels'),
 ): KernelCompiler | undefined {
-  const nvrtc = Nvrtc.find();
+  const nvrtc = Nvrtc.find([], cudaMajor(target));
   if (nvrtc === undefined) return undefined;
   const compiler = NvrtcProcesses.possible ? new NvrtcProcesses(nvrtc) : nvrtcCompiler(nvrtc);
   const cache = new KernelCache(folder, compiler, tree);
-  const flags = cudaFlags(cudaArchFlag(sm));
+  const flags = cudaFlags(cudaArchFlag(target.sm));
   return {
     version: compiler.version,
     compile: (kernel) => cache.get({ name: kernel.name, stub: cudaStub(kernel), flags }),
@@ -62,30 +68,36 @@ export const nvrtcRemedy =
   'Install the CUDA toolkit, or the Python package nvidia-cuda-nvrtc with its lib folder on LD_LIBRARY_PATH';
 
 /** As findCompiler; throws TargetError when there is no NVRTC. */
-export function openCompiler(sm: number): KernelCompiler {
-  const found = findCompiler(sm);
+export function openCompiler(target: CompilerTarget): KernelCompiler {
+  const found = findCompiler(target);
   if (found !== undefined) return found;
   throw new TargetError('no compiler for CUDA kernels', {
-    expected: 'libnvrtc.so of CUDA 12 or 13',
+    expected: `libnvrtc.so of CUDA 12${cudaMajor(target) >= 13 ? ' or 13' : ', as the driver'}`,
     remedy: nvrtcRemedy,
   });
 }
 
-/** The kernels of one plan on a device of architecture `sm`; what is compiled is compiled once. */
+/** The major version of CUDA whose compiler made an engine's kernels. */
+function compiledBy({ compiler }: PlanKernels): number {
+  return Number(/\d+/.exec(compiler)?.[0] ?? 0);
+}
+
+/** The kernels of one plan on a device; what is compiled is compiled once. */
 export class PlanBinaries implements CudaCompiler {
-  readonly #sm: number;
+  readonly #target: CompilerTarget;
   readonly #stored: PlanKernels | undefined;
   readonly #binaries = new Map<string, CompiledKernel>();
   #compiler: KernelCompiler | undefined;
 
-  constructor(sm: number, { kernels }: Plan) {
-    this.#sm = sm;
+  constructor(target: CompilerTarget, { kernels }: Plan) {
+    this.#target = target;
     this.#stored = kernels;
   }
 
   /** Has these kernels at hand from now on: what fits of the engine's tensors, which `read` gives, and the others compiled. */
   async prepare(kernels: readonly CudaKernel[], read: (tensor: string) => Uint8Array): Promise<void> {
-    const foreign = this.#stored?.arch !== cudaArchFlag(this.#sm);
+    const stored = this.#stored;
+    const foreign = stored?.arch !== cudaArchFlag(this.#target.sm) || compiledBy(stored) > cudaMajor(this.#target);
     const missing = kernels.filter((kernel) => {
       const { name } = kernel;
       const hash = this.#stored?.sources[name];
@@ -100,7 +112,7 @@ export class PlanBinaries implements CudaCompiler {
   async compile(kernel: CudaKernel): Promise<CompiledKernel> {
     const known = this.#binaries.get(kernel.name);
     if (known !== undefined) return known;
-    this.#compiler ??= findCompiler(this.#sm);
+    this.#compiler ??= findCompiler(this.#target);
     if (this.#compiler === undefined) throw this.#unavailable(kernel);
     const compiled = await this.#compiler.compile(kernel);
     this.#binaries.set(kernel.name, compiled);
@@ -108,16 +120,18 @@ export class PlanBinaries implements CudaCompiler {
   }
 
   #unavailable(kernel: CudaKernel): TargetError {
-    const arch = cudaArchFlag(this.#sm);
+    const arch = cudaArchFlag(this.#target.sm);
     const built = this.#stored?.arch;
     const got =
       built === undefined
         ? 'an engine without kernels'
         : built !== arch
           ? `an engine built for ${built}`
-          : this.#stored?.sources[kernel.name] === undefined
-            ? 'an engine without this kernel'
-            : 'an engine of another TypeRT, whose kernel differs';
+          : compiledBy(this.#stored!) > cudaMajor(this.#target)
+            ? `kernels of ${this.#stored!.compiler}, which this driver for CUDA ${cudaMajor(this.#target)} does not run`
+            : this.#stored?.sources[kernel.name] === undefined
+              ? 'an engine without this kernel'
+              : 'an engine of another TypeRT, whose kernel differs';
     return new TargetError('no machine code for a kernel, and no compiler to make it', {
       where: kernel.name,
       expected: `a kernel for ${arch}, or NVRTC`,

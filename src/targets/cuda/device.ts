@@ -44,6 +44,22 @@ export interface LoadedKernel extends Disposable {
   readonly localBytes: number;
 }
 
+/** The oldest driver that has every function TypeRT calls, as it counts versions: CUDA 12.0. */
+export const oldestDriver = 12000;
+
+export function driverTooOld(version: number): TargetError {
+  return new TargetError("NVIDIA's driver is too old", {
+    expected: `a driver for CUDA ${cudaVersion(oldestDriver)} or newer (525 or newer)`,
+    got: `one for CUDA ${cudaVersion(version)}`,
+    remedy: 'Update the driver',
+  });
+}
+
+/** 13.0 for 13000. */
+export function cudaVersion(version: number): string {
+  return `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
+}
+
 export class CudaDevice implements Disposable {
   readonly driver: CudaDriver;
   readonly info: CudaDeviceInfo;
@@ -58,6 +74,7 @@ export class CudaDevice implements Disposable {
   constructor(ordinal = 0) {
     const driver = CudaDriver.open();
     try {
+      if (driver.version < oldestDriver) throw driverTooOld(driver.version);
       const count = driver.deviceCount;
       if (ordinal < 0 || ordinal >= count)
         throw new TargetError('no such CUDA device', {

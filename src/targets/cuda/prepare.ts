@@ -19,7 +19,7 @@ const tuningBudget = 20_000;
 /** Chooses tactics and compiles every kernel that the plan can launch. Throws TargetError without a GPU or without NVRTC. */
 export async function prepareCuda(plan: Plan, options: PrepareOptions): Promise<Prepared> {
   using device = new CudaDevice(options.device ?? 0);
-  using compiler = openCompiler(device.info.sm);
+  using compiler = openCompiler(device.info);
   const problems = planProblems(plan, device.info);
   const choose =
     options.tune === false

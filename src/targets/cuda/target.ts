@@ -5,7 +5,7 @@ import { CudaDriver } from '../ffi/cuda-driver.ts';
 import { Nvrtc } from '../ffi/nvrtc.ts';
 import type { Device, DeviceOptions, Target, TargetStatus } from '../target.ts';
 import { nvrtcRemedy, PlanBinaries } from './binaries.ts';
-import { CudaDevice } from './device.ts';
+import { CudaDevice, cudaVersion, driverTooOld, oldestDriver } from './device.ts';
 import { cudaKernels } from './kernels.ts';
 import { prepareCuda } from './prepare.ts';
 import { CudaProgram, cudaBytes } from './program.ts';
@@ -22,13 +22,14 @@ function probe(): TargetStatus {
         detail: 'the driver sees no GPU',
         remedy: 'Check nvidia-smi and CUDA_VISIBLE_DEVICES',
       };
+    if (driver.version < oldestDriver) throw driverTooOld(driver.version);
     const device = driver.device(0);
     const sm = driver.attribute(device, 'computeMajor') * 10 + driver.attribute(device, 'computeMinor');
     const name = driver.deviceName(device);
     if (sm < 80)
       return { available: false, detail: `${name} is too old (sm_${sm})`, remedy: 'A GPU of sm_80 or newer is needed' };
-    using nvrtc = Nvrtc.find();
-    const cuda = `CUDA ${Math.floor(driver.version / 1000)}.${(driver.version % 1000) / 10}`;
+    using nvrtc = Nvrtc.find([], Math.floor(driver.version / 1000));
+    const cuda = `CUDA ${cudaVersion(driver.version)}`;
     const detail = `${name}${count > 1 ? ` and ${count - 1} more` : ''}, ${cuda}`;
     if (nvrtc === undefined) {
       const short = `${detail}, no NVRTC: engines that were built on this kind of GPU run, none can be built`;
@@ -37,7 +38,7 @@ function probe(): TargetStatus {
     return { available: true, detail: `${detail}, ${nvrtc.version}` };
   } catch (error) {
     if (!(error instanceof TargetError)) throw error;
-    return { available: false, detail: error.message, remedy: error.remedy ?? "Install NVIDIA's driver" };
+    return { available: false, detail: error.summary, remedy: error.remedy ?? "Install NVIDIA's driver" };
   }
 }
 
@@ -71,7 +72,7 @@ export const cudaTarget: Target = {
       memory: () => device.memory(),
       load: async (source) => {
         const { plan } = source;
-        const kernels = new PlanBinaries(device.info.sm, plan);
+        const kernels = new PlanBinaries(device.info, plan);
         binaries.push(kernels);
         await kernels.prepare(engineKernels(plan, device.info), (name) => source.readWeight(name));
         const program = await CudaProgram.load(device, kernels, source);

@@ -77,14 +77,30 @@ const functions = {
 type Table = typeof functions;
 
 /** What the user can do about the driver's more telling errors. */
+const reopen = 'Load the model again; if it comes back, check the GPU (nvidia-smi, dmesg) and report it.';
 const remedies: Readonly<Record<string, string>> = {
   CUDA_ERROR_OUT_OF_MEMORY: 'Free memory on the device, or lower the batch, the sequence length or the KV cache.',
   CUDA_ERROR_NO_DEVICE: 'Check that a GPU is there (nvidia-smi) and that CUDA_VISIBLE_DEVICES names it.',
+  CUDA_ERROR_INVALID_DEVICE: 'Check the device number and CUDA_VISIBLE_DEVICES.',
+  CUDA_ERROR_DEVICE_UNAVAILABLE: 'Another program holds the GPU for itself: end it, or choose another GPU.',
   CUDA_ERROR_NO_BINARY_FOR_GPU: 'The kernel was built for another architecture; rebuild the engine on this device.',
-  CUDA_ERROR_INVALID_IMAGE: 'The kernel was built for another architecture; rebuild the engine on this device.',
+  CUDA_ERROR_INVALID_IMAGE: 'The kernel is damaged or for another architecture; rebuild the engine on this device.',
+  CUDA_ERROR_INVALID_PTX: 'The kernel is damaged; rebuild the engine on this device.',
   CUDA_ERROR_UNSUPPORTED_PTX_VERSION: 'Update the NVIDIA driver.',
   CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: 'Reboot, or reload the NVIDIA kernel module: it differs from the driver library.',
+  CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE:
+    'Update the NVIDIA driver: this GPU does not run with the compatibility one.',
   CUDA_ERROR_ILLEGAL_ADDRESS: 'The device must be opened anew; please report this as a bug.',
+  CUDA_ERROR_MISALIGNED_ADDRESS: 'The device must be opened anew; please report this as a bug.',
+  CUDA_ERROR_ILLEGAL_INSTRUCTION: 'The device must be opened anew; please report this as a bug.',
+  CUDA_ERROR_LAUNCH_FAILED: reopen,
+  CUDA_ERROR_LAUNCH_TIMEOUT: reopen,
+  CUDA_ERROR_HARDWARE_STACK_ERROR: reopen,
+  CUDA_ERROR_ECC_UNCORRECTABLE: 'The memory of the GPU is damaged: reset or replace it, or choose another GPU.',
+  CUDA_ERROR_NVLINK_UNCORRECTABLE: 'The link between the GPUs failed: check them (nvidia-smi nvlink), or use one GPU.',
+  CUDA_ERROR_CONTAINED: reopen,
+  CUDA_ERROR_EXTERNAL_DEVICE: reopen,
+  CUDA_ERROR_UNKNOWN: reopen,
 };
 
 /** Attributes of cuDeviceGetAttribute (cuda.h: CUdevice_attribute). */

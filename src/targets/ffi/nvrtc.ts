@@ -26,7 +26,7 @@ export interface NvrtcSource {
 }
 
 /** Folders where CUDA's libraries live besides the loader's own paths; `extra` comes first. */
-export function cudaLibraryNames(file: string, extra: readonly string[] = []): string[] {
+export function cudaLibraryNames(file: string, extra: readonly string[] = [], newest = 13): string[] {
   const folders = [
     ...extra,
     '/usr/local/cuda/lib64',
@@ -34,7 +34,7 @@ export function cudaLibraryNames(file: string, extra: readonly string[] = []): s
     '/usr/local/cuda/targets/sbsa-linux/lib',
     '/opt/cuda/lib64',
   ];
-  const versions = ['13', '12'];
+  const versions = ['13', '12'].filter((version) => Number(version) <= newest);
   return [
     ...extra.flatMap((folder) => versions.map((version) => join(folder, `${file}.so.${version}`))),
     ...versions.map((version) => `${file}.so.${version}`),
@@ -47,6 +47,7 @@ export class Nvrtc implements Disposable {
   readonly #library: Library<typeof functions>;
   /** 'nvrtc 13.0'. */
   readonly version: string;
+  readonly major: number;
   /** The name or path that it was opened by. */
   readonly path: string;
 
@@ -56,13 +57,17 @@ export class Nvrtc implements Disposable {
     const major = new Int32Array(1);
     const minor = new Int32Array(1);
     library.fn.nvrtcVersion(major, minor);
+    this.major = major[0]!;
     this.version = `nvrtc ${major[0]}.${minor[0]}`;
   }
 
-  /** The library when it is found, in `folders` first. */
-  static find(folders: readonly string[] = []): Nvrtc | undefined {
+  /** The library when it is found, in `folders` first, and of CUDA `newest` at most: drivers do not run what a newer one makes. */
+  static find(folders: readonly string[] = [], newest?: number): Nvrtc | undefined {
     try {
-      return Nvrtc.#open(cudaLibraryNames('libnvrtc', folders));
+      const nvrtc = Nvrtc.#open(cudaLibraryNames('libnvrtc', folders, newest));
+      if (newest === undefined || nvrtc.major <= newest) return nvrtc;
+      nvrtc[Symbol.dispose]();
+      return undefined;
     } catch (error) {
       if (error instanceof TargetError) return undefined;
       throw error;

@@ -116,6 +116,7 @@ export class KernelCache {
       throw new CompileError(`kernel ${source.name} does not compile`, {
         where: kept,
         got: error instanceof Error ? error.message : String(error),
+        remedy: 'What was compiled and what the compiler said is kept in that folder: please report it',
         cause: error,
       });
     }

@@ -41,6 +41,21 @@ describe('searchCCompiler', () => {
 });
 
 describe('ccCompiler', () => {
+  test.each([
+    ['fails', 'echo internal error >&2; exit 4', /cc-fails failed.*internal error.*WebAssembly kernels run instead/s],
+    ['hangs', 'exec sleep 30', /cc-hangs did not end in 0.5 s/],
+  ])('a compiler that %s at a kernel: an error that tells, and nothing in the cache', async (name, body, message) => {
+    const command = script(`cc-${name}`, body);
+    const cacheDir = join(folder, `cache-${name}`);
+    mkdirSync(cacheDir);
+    const cache = new KernelCache(cacheDir, ccCompiler({ command, version: '1' }, 500), mapTree(new Map()));
+    const made = cache.get({ name: 'good', stub: 'int f(void) { return 1; }\n', flags: cpuFlags });
+    await expect(made).rejects.toThrow(CompileError);
+    const { cause } = (await made.catch((error: unknown) => error)) as { cause: Error };
+    expect(cause.message).toMatch(message);
+    expect(readdirSync(cacheDir)).toEqual(['failed']);
+  });
+
   test('a kernel that does not compile is a typed error with the compiler’s words, and leaves no binary', async () => {
     const working = findCCompiler();
     if (working instanceof Error) return;

@@ -101,17 +101,22 @@ export function cpuIdentity(): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
-export function ccCompiler({ command, version }: CCompiler): Compiler {
+/** The compiler for the kernel cache; one that takes longer than `timeout` milliseconds for a kernel is killed. */
+export function ccCompiler({ command, version }: CCompiler, timeout = limits.compile): Compiler {
   return {
     version: `${version}; ${cpuIdentity()}`,
     sourceFile: 'kernel.c',
     binaryFile: 'kernel.so',
-    compile: (input) => compile(command, input),
+    compile: (input) => compile(command, input, timeout),
   };
 }
 
 /** Writes the sources into a folder of their own, so that exactly the files of the key are compiled. */
-async function compile(command: string, { name, text, includes, flags }: CompileInput): Promise<CompileOutput> {
+async function compile(
+  command: string,
+  { name, text, includes, flags }: CompileInput,
+  timeout: number,
+): Promise<CompileOutput> {
   const folder = mkdtempSync(join(tmpdir(), 'typert-cc-'));
   try {
     for (const [path, content] of [...includes, [`${name}.c`, text] as const]) {
@@ -121,17 +126,18 @@ async function compile(command: string, { name, text, includes, flags }: Compile
     const output = join(folder, 'kernel.so');
     const args = [...flags, '-shared', '-I', folder, join(folder, `${name}.c`), '-o', output, '-lm'];
     const { stderr } = await run(command, args, {
-      timeout: limits.compile,
+      timeout,
       maxBuffer: 64 << 20,
       killSignal: 'SIGKILL',
     });
     return { binary: readFileSync(output), log: stderr };
   } catch (error) {
     const { stderr, killed } = error as { stderr?: string; killed?: boolean };
-    throw new CompileError(killed ? `${command} did not end in ${limits.compile / 1000} s` : `${command} failed`, {
+    throw new CompileError(killed ? `${command} did not end in ${timeout / 1000} s` : `${command} failed`, {
       where: name,
       got: (stderr || String(error)).slice(0, 4000),
-      remedy: 'Check the compiler, or use --target reference',
+      remedy:
+        'Check the compiler; without one on PATH WebAssembly kernels run instead, and --target reference needs neither',
       cause: error,
     });
   } finally {

@@ -203,6 +203,29 @@ export class FakeLLM implements ServedLLM {
     });
   }
 
+  readonly engineDir = '';
+
+  async snapshot(): ReturnType<ServedLLM['snapshot']> {
+    if (this.dead !== undefined) throw this.dead;
+    const { kvCacheStats, numPreemptions } = await this.statistics();
+    return {
+      time: Date.now(),
+      step: undefined,
+      running: [],
+      waiting: [],
+      numWaiting: 0,
+      blocks: new Uint8Array(64),
+      kvCacheStats,
+      numPreemptions,
+      iterations: [],
+    };
+  }
+
+  async profile(): ReturnType<ServedLLM['profile']> {
+    const none = { numSteps: 0, numTokens: 0, totalMs: 0, forward: new Float64Array(), sample: new Float64Array() };
+    return { generation: none, context: none };
+  }
+
   async statistics(): ReturnType<ServedLLM['statistics']> {
     if (this.dead !== undefined) throw this.dead;
     return {

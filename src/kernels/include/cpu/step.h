@@ -34,8 +34,9 @@ EXPORT void typert_step(pool *p, const launch *launches, int32_t count, const in
 EXPORT int64_t typert_packed_bytes(int32_t format, int64_t rows, int64_t columns) {
   return is_quant(format) ? ceil_div(rows, PAIR) * pair_bytes(format, columns) : ceil_div(rows, GROUP) * block_bytes(format, columns);
 }
-EXPORT void typert_pack(int32_t format, const char *from, char *to, int64_t rows, int64_t columns) {
-  if (is_quant(format)) pack_quant(format, (const uint8_t *)from, to, rows, columns);
+/// `share`: groups of 32 columns that have one scale.
+EXPORT void typert_pack(int32_t format, int32_t share, const char *from, char *to, int64_t rows, int64_t columns) {
+  if (is_quant(format)) pack_quant(format, share, (const uint8_t *)from, to, rows, columns);
   else pack_float(format, from, to, rows, columns);
 }
 EXPORT void typert_copy_blocks(const char *source, char *target, int64_t block_bytes, const int32_t *from, const int32_t *to, int32_t count) {

@@ -1,0 +1,73 @@
+// One set of odd shapes for every kernel, computed on a target and on the reference target, and where they differ.
+import { makePlan } from '../../src/compile/plan.ts';
+import type { Graph } from '../../src/define/graph/graph.ts';
+import type { Phase, Plan } from '../../src/targets/plan.ts';
+import { referenceTarget } from '../../src/targets/reference/target.ts';
+import type { Target } from '../../src/targets/target.ts';
+import {
+  type CaseBuilder,
+  type Conformance,
+  elementsOf,
+  matmulCases,
+  moeCases,
+  pointCases,
+  sampleCases,
+} from './cases.ts';
+
+export const sets: Record<string, (c: CaseBuilder) => void> = {
+  'ops on elements and rows': pointCases,
+  'products of one row': (c) => matmulCases(c, [1]),
+  'products of rows': (c) => matmulCases(c, [5, 8, 27, 100]),
+  'mixture of experts': moeCases,
+  sampling: sampleCases,
+};
+export const blocks = [4, 16, 64];
+
+/** The plan of a graph of cases. */
+export function planOf(graph: Graph, target: Target, tokensPerBlock: number): Plan {
+  const limits = { maxNumTokens: 128, maxBatchSize: 8, maxNumLogits: 8 };
+  return makePlan(graph, { target, dtype: 'float32', limits, tokensPerBlock, maxBlocksPerSequence: 64 }).plan;
+}
+
+export async function compute(
+  target: Target,
+  { graph, weights, inputs }: Conformance,
+  tokensPerBlock: number,
+  times?: Map<Phase, Float64Array>,
+): Promise<Map<string, Float32Array | Int32Array>> {
+  const plan = planOf(graph, target, tokensPerBlock);
+  await using device = await target.open();
+  await using program = await device.load({ plan, numBlocks: 128, readWeight: (name) => weights.get(name)! });
+  for (const [name, data] of inputs) program.write(name, data, data.length);
+  for (const phase of ['forward', 'sample'] as const) {
+    times?.set(phase, new Float64Array(plan.phases[phase].length));
+    await program.run(phase, { T: 1, R: 1, L: 1 }, times?.get(phase));
+  }
+  const results = new Map<string, Float32Array | Int32Array>();
+  for (const [name, value] of Object.entries(graph.outputs)) {
+    const into = value.dtype === 'int32' ? new Int32Array(elementsOf(value)) : new Float32Array(elementsOf(value));
+    await program.read(name, into);
+    results.set(name, into);
+  }
+  return results;
+}
+
+const references = new WeakMap<Conformance, ReturnType<typeof compute>>();
+
+/** Outputs that differ by more than they may, with by how much. */
+export async function differences(target: Target, made: Conformance, tokensPerBlock: number): Promise<string[]> {
+  if (!references.has(made)) references.set(made, compute(referenceTarget, made, tokensPerBlock));
+  const expected = await references.get(made)!;
+  const results = await compute(target, made, tokensPerBlock);
+  return [...expected].flatMap(([name, values]) => {
+    const got = results.get(name)!;
+    const list = Array.from(values);
+    const top = list.reduce((most, value) => Math.max(most, Math.abs(value)), 0.1);
+    let worst = 0;
+    list.forEach((value, i) => {
+      const delta = Math.abs(value - got[i]!) / top;
+      if (!(delta <= worst)) worst = delta;
+    });
+    return worst <= made.tolerances.get(name)! ? [] : [`${name}: ${worst}`];
+  });
+}

@@ -1,0 +1,70 @@
+// The CPU's kernels on every instruction set that runs or is emulated here; those that only compile here; and under sanitizers.
+import { spawnSync } from 'node:child_process';
+import { describe, expect, test } from 'vitest';
+import { findCCompiler } from '../../src/targets/jit/cc-compiler.ts';
+import { differences } from './compare.ts';
+import { compileStubFor, type Driven, drivenTarget } from './driven.ts';
+import { allCases, arm64, processorHas, x86 } from './isa.ts';
+
+const compiler = findCCompiler();
+const command = compiler instanceof Error ? undefined : compiler.command;
+const has = processorHas();
+const cases = allCases();
+const works = (name: string) => spawnSync(name, ['--version']).status === 0;
+/** Quick to compile: what is tested is which instructions are taken, not how fast they are. */
+const quick = ['-O1'];
+const minutes = 60_000;
+
+async function agrees(how: Driven): Promise<void> {
+  for (const { name, made, tokensPerBlock } of cases)
+    expect({ name, differ: await differences(drivenTarget(how), made, tokensPerBlock) }).toEqual({ name, differ: [] });
+}
+
+const reason = command === undefined ? 'no C compiler' : process.arch === 'x64' ? undefined : 'needs x86-64';
+describe('x86-64', () => {
+  for (const { name, flags, needs } of x86) {
+    const missing = needs.filter((need) => !has.has(need));
+    if (reason !== undefined) {
+      test.skip(`${name}: ${reason}`);
+    } else if (missing.length === 0) {
+      test(name, () => agrees({ compiler: command!, flags: [...flags, ...quick] }), 10 * minutes);
+    } else {
+      test(
+        `${name} compiles (this processor lacks ${missing.join(', ')})`,
+        () => {
+          for (const { made, tokensPerBlock } of cases.slice(0, 1))
+            compileStubFor(made, tokensPerBlock, {
+              compiler: command!,
+              flags: [...flags, ...quick, '-Wall', '-Werror'],
+            });
+        },
+        minutes,
+      );
+    }
+  }
+});
+
+const cross = 'aarch64-linux-gnu-gcc';
+const emulator = 'qemu-aarch64';
+const lacking = [cross, emulator].filter((name) => !works(name));
+describe('arm64', () => {
+  for (const { name, flags } of arm64) {
+    if (lacking.length > 0) test.skip(`${name}: ${lacking.join(' and ')} not found`);
+    else
+      test(
+        name,
+        () => agrees({ compiler: cross, flags: [...flags, ...quick, '-static'], runner: [emulator, '-cpu', 'max'] }),
+        10 * minutes,
+      );
+  }
+});
+
+// Every tensor has memory of its own there, with fences; reading or writing past an end, shifts and conversions that C leaves open end the program.
+describe('sanitizers', () => {
+  const flags = ['-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-Wno-maybe-uninitialized'];
+  for (const { name, flags: isa, needs } of x86) {
+    if (reason !== undefined) test.skip(`${name}: ${reason}`);
+    else if (needs.every((need) => has.has(need)))
+      test(name, () => agrees({ compiler: command!, flags: [...isa, ...flags], threads: 2 }), 10 * minutes);
+  }
+});
