@@ -3,7 +3,6 @@
 import { Command, CommanderError } from 'commander';
 import { readEnv } from '../base/env.ts';
 import { version } from '../base/version.ts';
-import { addBench } from './commands/bench.ts';
 import { addBuild } from './commands/build.ts';
 import { addConvert } from './commands/convert.ts';
 import { addDoctor } from './commands/doctor.ts';
@@ -35,7 +34,6 @@ async function main(argv: readonly string[]): Promise<number> {
   addRun(program);
   addServe(program);
   addBuild(program);
-  addBench(program);
   addConvert(program);
   addInspect(program);
   addDoctor(program);

@@ -15,8 +15,7 @@ export interface PlanLimits {
 export type Storage =
   /** `offset` bytes into the arena. */
   | { readonly kind: 'arena'; readonly offset: number }
-  /** `random`: the seed of values that are not in the engine but made where it runs. */
-  | { readonly kind: 'weight'; readonly packed?: PackedWeight; readonly random?: number }
+  | { readonly kind: 'weight'; readonly packed?: PackedWeight }
   /** A buffer of step input of that name. */
   | { readonly kind: 'input' };
 

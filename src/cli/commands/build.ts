@@ -17,8 +17,7 @@ async function build(model: string, flags: Flags): Promise<void> {
   const { progress, finish } = terminalProgress();
   try {
     const path = await locate(model, flags, progress);
-    const { loadFormat = 'auto' } = flags;
-    using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir, loadFormat });
+    using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
     const target = findTarget(flags.target, 'build');
     const {
       bytes,

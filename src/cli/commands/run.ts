@@ -9,8 +9,7 @@ import {
   type BuildFlags,
   buildOptions,
   bundledModel,
-  type RuntimeFlags,
-  runtimeOptions,
+  integer,
   type SamplingFlags,
   samplingOptions,
   sourceOptions,
@@ -19,11 +18,12 @@ import {
 } from '../options.ts';
 import { adviseSpeed, formatSeconds, terminalProgress } from '../terminal.ts';
 
-interface RunFlags extends BuildFlags, RuntimeFlags, SamplingFlags {
+interface RunFlags extends BuildFlags, SamplingFlags {
   readonly raw?: boolean;
   readonly system?: string;
   readonly json?: boolean;
   readonly stats?: boolean;
+  readonly kvCacheTokens?: number;
 }
 
 /** Text from a pipe, or undefined on a terminal. */
@@ -176,8 +176,9 @@ export function addRun(program: Command): void {
     .option('--raw', 'continue the prompt as it is, without the chat template')
     .option('--system <text>', 'system message of the chat')
     .option('--json', 'print the whole result as JSON')
-    .option('--stats', 'tell tokens and times on stderr');
-  samplingOptions(runtimeOptions(buildOptions(sourceOptions(command))));
+    .option('--stats', 'tell tokens and times on stderr')
+    .option('--kv-cache-tokens <n>', 'tokens the KV cache holds (default: from free memory)', integer);
+  samplingOptions(buildOptions(sourceOptions(command)));
   command
     .addHelpText(
       'after',

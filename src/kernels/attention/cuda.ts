@@ -95,7 +95,9 @@ export function prefillCandidates(problem: AttentionProblem, arch: CudaArch): At
     configs.push({ kind: 'wgmma', bn: 128 });
   const tile: AttentionConfig = { kind: 'tile', warps: 8 };
   if (attentionSharedBytes(tile, headDim) <= arch.maxSharedBytes) configs.push(tile, { kind: 'tile', warps: 4 });
-  return configs.length === 0 ? [{ kind: 'plain' }] : configs;
+  if (configs.length === 0) return [{ kind: 'plain' }];
+  // Few tokens fill few large tiles: the smallest first.
+  return problem.tokens < 256 ? configs.reverse() : configs;
 }
 
 function features({ softcap, alibi, sinks }: AttentionProblem): number {

@@ -197,7 +197,8 @@ function estimate(config: MatmulConfig, problem: MatmulProblem, arch: CudaArch):
       const { warpgroups, splits, blocks } = config;
       const count = ceilDiv(physical, warpgroups * 64) * splits * ceilDiv(m, config.tokens);
       const many = count > 1.5 * sms;
-      const fill = count <= sms ? sms / count : Math.max(1.05, waves(count, sms * blocks) * 0.95);
+      // A multiprocessor without a block costs half of what it could bring: the others get its share of the memory's rate.
+      const fill = count <= sms ? (1 + sms / count) / 2 : Math.max(1.05, waves(count, sms * blocks) * 0.95);
       const slow =
         (config.tokens === 128 && warpgroups === 1 ? (many ? 0.2 : 0.05) : 0) + (many && blocks === 1 ? 0.1 : 0);
       const shape = slow + splits * 0.05 + blocks * 0.02;

@@ -3,21 +3,60 @@
 import { debug } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
-import { openEngine } from '../../compile/engine/read.ts';
+import { type Engine, openEngine } from '../../compile/engine/read.ts';
 import { findTarget } from '../../targets/index.ts';
-import type { BlockCopies, Device, DeviceMemory, Program, ProgramMemory } from '../../targets/target.ts';
-import type { Batch, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
-import type { SessionOptions } from './options.ts';
-import { groupsOf, hostPoolSize, poolSize } from './pool.ts';
+import { blockBytes, type Plan } from '../../targets/plan.ts';
+import type { BlockCopies, Device, Program, Target } from '../../targets/target.ts';
+import { CacheLayout } from '../kv/layout.ts';
+import type { Batch, CacheGroup, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
+import type { KvCacheConfig, SessionOptions } from './options.ts';
 
-/** A session that tells what it takes. */
-export interface OpenedSession extends Session {
-  /** What the program holds, and the device as it is now. */
-  memory(): { readonly program: ProgramMemory; readonly device: DeviceMemory };
+/** Share of free memory that the KV cache may take when nothing is said. */
+const defaultFraction = { device: 0.9, host: 0.25 } as const;
+
+/** How many blocks the pool gets: as asked, or as many as the batch could ever use, within the share of free memory. */
+function poolSize(engine: Engine, target: Target, device: Device, config: KvCacheConfig): number {
+  const { plan } = engine;
+  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
+  const { maxBatchSize, maxNumTokens } = plan.limits;
+  const layout = new CacheLayout({ tokensPerBlock: plan.tokensPerBlock, cacheGroups: groupsOf(plan), maxNumTokens });
+  const useful = maxBatchSize * layout.blocksOf(plan.maxBlocksPerSequence * plan.tokensPerBlock);
+  if (config.maxTokens !== undefined)
+    return Math.min(useful, Math.ceil(config.maxTokens / plan.tokensPerBlock) * layout.numGroups);
+  const memory = device.memory();
+  const free = memory.free * (config.freeGpuMemoryFraction ?? defaultFraction[memory.kind]);
+  const fits = perBlock === 0 ? useful : Math.floor(free / perBlock);
+  if (fits < 1) {
+    throw new TargetError('no memory for the KV cache', {
+      where: engine.path,
+      expected: `${perBlock} bytes for one block`,
+      got: `${Math.floor(free)} bytes`,
+      remedy: 'Free memory, or build with a smaller maxSeqLen',
+    });
+  }
+  return Math.min(useful, fits);
+}
+
+/** What the layers of each group see. */
+function groupsOf({ caches }: Plan): readonly CacheGroup[] {
+  const count = caches.reduce((most, { group = 0 }) => Math.max(most, group + 1), 1);
+  return Array.from({ length: count }, (_, index): CacheGroup => {
+    const [first, ...others] = caches.filter(({ group = 0 }) => group === index);
+    // An engine from before there were groups has all its layers in one: it keeps what any of them sees.
+    const { window, sinkTokens } = first ?? {};
+    if (window === undefined || others.some((other) => other.window !== window)) return {};
+    return { window, ...(sinkTokens === undefined ? {} : { sinkTokens }) };
+  });
+}
+
+/** Blocks of the pool on the host. */
+function hostPoolSize({ plan }: Engine, target: Target, { hostCacheSize = 0 }: KvCacheConfig): number {
+  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
+  return perBlock === 0 ? 0 : Math.floor(hostCacheSize / perBlock);
 }
 
 /** Opens the engine in `engineDir` and loads it on its target. The caller disposes the session. */
-export async function openSession(options: SessionOptions): Promise<OpenedSession> {
+export async function openSession(options: SessionOptions): Promise<Session> {
   using engine = openEngine(options.engineDir);
   const { plan } = engine;
   if (options.target !== 'auto' && options.target !== plan.target) {
@@ -29,20 +68,13 @@ export async function openSession(options: SessionOptions): Promise<OpenedSessio
     });
   }
   const target = findTarget(engine.config.build_config.target);
-  const { kvCacheConfig = {}, gpuMemory } = options;
-  const device = await target.open(options.device === undefined ? {} : { index: options.device });
+  const device = await target.open();
   try {
-    const numHostBlocks = hostPoolSize(engine, target, kvCacheConfig);
+    const numBlocks = poolSize(engine, target, device, options.kvCacheConfig ?? {});
+    const numHostBlocks = hostPoolSize(engine, target, options.kvCacheConfig ?? {});
     const { file } = engine;
     const readWeight = (name: string): Uint8Array => engine.readWeight(name);
-    const program = await device.load({
-      plan,
-      numBlocks: poolSize(engine, target, { kvCacheConfig, gpuMemory }),
-      numHostBlocks,
-      file,
-      readWeight,
-    });
-    const { numBlocks } = program;
+    const program = await device.load({ plan, numBlocks, numHostBlocks, file, readWeight });
     const limits: SessionLimits = {
       ...plan.limits,
       maxSeqLen: engine.config.build_config.max_seq_len,
@@ -65,7 +97,7 @@ export async function openSession(options: SessionOptions): Promise<OpenedSessio
   }
 }
 
-class EngineSession implements OpenedSession {
+class EngineSession implements Session {
   readonly limits: SessionLimits;
   readonly numLaunches: Session['numLaunches'];
   readonly overlaps: boolean;
@@ -84,10 +116,6 @@ class EngineSession implements OpenedSession {
     this.limits = parts.limits;
     this.numLaunches = parts.numLaunches;
     this.overlaps = parts.program.queues === true;
-  }
-
-  memory(): ReturnType<OpenedSession['memory']> {
-    return { program: this.#program.memory, device: this.#device.memory() };
   }
 
   /** Does `work` when all that was asked for before is with the device. */

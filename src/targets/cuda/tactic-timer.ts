@@ -31,6 +31,7 @@ interface Issuable {
 const counterBytes = 1 << 20;
 const integerBytes = 1 << 24;
 const mostPool = 2 ** 31;
+const numReplays = 3;
 /** Contexts of requests in their generation phase, where the plan allows so many. */
 const decodeContext = 1024;
 
@@ -40,7 +41,7 @@ export class TacticTimer implements Disposable {
   readonly #dtype: FloatDType;
   readonly #products: LtProducts | undefined;
   readonly #stream: Stream;
-  readonly #events: readonly [Event, Event];
+  readonly #events: readonly Event[];
   /** Random values: inputs, weights, caches, and room for results. */
   readonly #pool: DeviceBuffer;
   readonly #counters: DeviceBuffer;
@@ -57,7 +58,7 @@ export class TacticTimer implements Disposable {
     this.#compiler = compiler;
     this.#dtype = dtype;
     this.#stream = device.createStream();
-    this.#events = [new Event(device.driver), new Event(device.driver)];
+    this.#events = Array.from({ length: numReplays + 1 }, () => new Event(device.driver));
     const { free } = device.driver.memoryInfo();
     this.#pool = device.allocate(Math.min(mostPool, Math.floor(free / 2)), 'room for timing');
     this.#counters = device.allocate(counterBytes, 'counters');
@@ -246,27 +247,29 @@ export class TacticTimer implements Disposable {
 
   #measure(launches: readonly Issuable[], limit: number): number {
     const stream = this.#stream;
-    const [start, end] = this.#events;
-    const once = (run: () => void): number => {
-      start.record(stream);
-      run();
-      end.record(stream);
-      end.synchronize();
-      return end.since(start) * 1000;
-    };
-    launches[0]!.issue(stream);
-    const rough = once(() => launches.at(-1)!.issue(stream));
+    let next = 0;
+    const rough = this.#between(() => launches[next++ % launches.length]!.issue(stream), 1);
     if (rough > 2 * limit && rough > 200) return rough;
-    // Enough launches for a quarter of a millisecond, and all the weights in turn.
-    const count = Math.max(launches.length, Math.min(48, Math.ceil(250 / Math.max(rough, 1))));
+    // Enough launches for half a millisecond, and all the weights in turn.
+    const count = Math.max(launches.length, Math.min(64, Math.ceil(500 / Math.max(rough, 1))));
     using graph = stream.capture(() => {
       for (let i = 0; i < count; i++) launches[i % launches.length]!.issue(stream);
     });
-    let best = once(() => stream.launch(graph)) / count;
-    for (let replay = 0; replay < 3; replay++) {
-      if (best > 1.3 * limit) break;
-      best = Math.min(best, once(() => stream.launch(graph)) / count);
+    return this.#between(() => stream.launch(graph), numReplays) / count;
+  }
+
+  /** Microseconds of the shortest of `times` runs. One more goes before them: while the device computes it, the next are handed over. */
+  #between(run: () => void, times: number): number {
+    const events = this.#events;
+    run();
+    events[0]!.record(this.#stream);
+    for (let i = 1; i <= times; i++) {
+      run();
+      events[i]!.record(this.#stream);
     }
+    events[times]!.synchronize();
+    let best = Number.POSITIVE_INFINITY;
+    for (let i = 1; i <= times; i++) best = Math.min(best, events[i]!.since(events[i - 1]!) * 1000);
     return best;
   }
 }

@@ -50,7 +50,6 @@ export const cudaTarget: Target = {
   storageBytes: cudaBytes,
   keepsBlocks: () => false,
   epilogues: ['gated-matmul'],
-  makesRandomWeights: true,
   select(node) {
     if (!Object.hasOwn(cudaKernels, node.op)) return undefined;
     if ((node.op === 'ropeCache' || node.op === 'pagedAttention') && node.attrs.headDim > 256) return undefined;
@@ -69,15 +68,13 @@ export const cudaTarget: Target = {
     return {
       target: 'cuda',
       name: device.info.name,
-      memory: () => device.memory(),
+      memory: () => ({ kind: 'device', ...device.driver.memoryInfo() }),
       load: async (source) => {
         const { plan } = source;
         const kernels = new PlanBinaries(device.info, plan);
         binaries.push(kernels);
         await kernels.prepare(engineKernels(plan, device.info), (name) => source.readWeight(name));
-        const program = await CudaProgram.load(device, kernels, source);
-        await program.makeRandomWeights();
-        return program;
+        return await CudaProgram.load(device, kernels, source);
       },
       [Symbol.asyncDispose]: async () => {
         for (const kernels of binaries) kernels[Symbol.dispose]();

@@ -23,7 +23,7 @@ export function nvrtcCompiler(nvrtc: Nvrtc): Compiler {
   };
 }
 
-/** More processes than this gain little: the longest kernel takes seconds. */
+/** More processes than this gain little: the longest kernel takes seconds. One processor is left to this thread. */
 const maxProcesses = 16;
 
 interface Job {
@@ -44,7 +44,10 @@ export class NvrtcProcesses implements Compiler, Disposable {
   readonly #busy = new Map<ChildProcess, Job>();
   #nextId = 0;
 
-  constructor(nvrtc: Nvrtc, limit: number = Math.min(availableParallelism(), maxProcesses)) {
+  constructor(
+    nvrtc: Pick<Nvrtc, 'version' | 'path'>,
+    limit: number = Math.max(1, Math.min(availableParallelism() - 1, maxProcesses)),
+  ) {
     this.version = nvrtc.version;
     this.#path = nvrtc.path;
     this.#limit = limit;
