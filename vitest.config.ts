@@ -13,6 +13,7 @@ export default defineConfig({
       { find: /^typert\/engine$/, replacement: entry('compile/index.js') },
       { find: /^typert\/executor$/, replacement: entry('run/executor/index.js') },
       { find: /^typert\/serve$/, replacement: entry('serve/index.js') },
+      { find: /^typert\/ai$/, replacement: entry('serve/ai-sdk/provider.js') },
     ],
   },
   test: {

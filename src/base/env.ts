@@ -17,6 +17,8 @@ export interface Env {
     readonly offline: boolean;
     readonly cacheDir: string;
   };
+  /** PATH: where the system's compilers are looked for. */
+  readonly path: string;
   /** NO_COLOR (https://no-color.org). */
   readonly color: boolean;
 }
@@ -52,6 +54,7 @@ export function readEnv(vars: Readonly<Record<string, string | undefined>> = pro
       offline: flag('HF_HUB_OFFLINE', vars.HF_HUB_OFFLINE),
       cacheDir: vars.HF_HUB_CACHE || join(hfHome, 'hub'),
     },
+    path: vars.PATH || '',
     color: vars.NO_COLOR === undefined || vars.NO_COLOR === '',
   };
 }

@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { readEnv } from '../base/env.ts';
 import { version } from '../base/version.ts';
+import { addBench } from './commands/bench.ts';
 import { addBuild } from './commands/build.ts';
 import { addConvert } from './commands/convert.ts';
 import { addDoctor } from './commands/doctor.ts';
@@ -34,6 +35,7 @@ async function main(argv: readonly string[]): Promise<number> {
   addRun(program);
   addServe(program);
   addBuild(program);
+  addBench(program);
   addConvert(program);
   addInspect(program);
   addDoctor(program);

@@ -40,6 +40,11 @@ export function buildOptions(command: Command): Command {
     .option('--max-batch-size <n>', 'requests in one step', integer)
     .option('--max-num-tokens <n>', 'tokens in one step', integer)
     .option('--max-seq-len <n>', 'tokens of one request, prompt and output', integer)
+    .addOption(
+      new Option('--load-format <format>', 'dummy: random weights; the model is then a config.json or its folder')
+        .choices(['auto', 'dummy'])
+        .default('auto'),
+    )
     .option('--tokens-per-block <n>', 'tokens in a block of the KV cache: a power of two', integer)
     .addOption(
       new Option('--weight-only <bits>', "keep products' weights in fewer bits, round-to-nearest").choices([
@@ -67,6 +72,33 @@ export function buildOptions(command: Command): Command {
     .option('--no-cublaslt', 'use own kernels alone');
 }
 
+/** A number of bytes ('20GB', '512MB', decimal units), or a share from 0 to 1. */
+export function memorySize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([kMGT]?i?B?)$/.exec(text.trim());
+  const power = { '': 0, k: 1, M: 2, G: 3, T: 4 }[match?.[2]?.charAt(0).replace('B', '') ?? ''];
+  if (match === null || power === undefined || Number(match[1]) === 0)
+    throw new InvalidArgumentError("expected a size such as '20GB', or a share such as 0.5.");
+  return Number(match[1]) * (match[2]!.includes('i') ? 1024 : 1000) ** power;
+}
+
+/** Adds what decides how an engine is run. */
+export function runtimeOptions(command: Command): Command {
+  return command
+    .option('--device <n>', 'which of several GPUs', integer)
+    .option('--gpu-memory <size>', "all that may be taken on the GPU: '20GB', or a share such as 0.5", memorySize)
+    .option('--kv-cache-tokens <n>', 'tokens the KV cache holds over all requests (default: from free memory)', integer)
+    .option('--kv-cache-free-gpu-mem-fraction <share>', 'share of the free memory that the KV cache may take', number)
+    .option('--disable-overlap-scheduler', 'each step waits for the one before it');
+}
+
+export interface RuntimeFlags {
+  readonly device?: number;
+  readonly gpuMemory?: number;
+  readonly kvCacheTokens?: number;
+  readonly kvCacheFreeGpuMemFraction?: number;
+  readonly disableOverlapScheduler?: boolean;
+}
+
 /** Adds what decides where a model comes from. */
 export function sourceOptions(command: Command): Command {
   return command
@@ -89,6 +121,7 @@ export interface BuildFlags {
   readonly zeroPoint?: boolean;
   readonly excludeModules?: readonly string[];
   readonly activations?: 'auto' | 'float';
+  readonly loadFormat?: NonNullable<LLMOptions['loadFormat']>;
   readonly revision?: string;
   readonly token?: string;
 }
@@ -133,18 +166,21 @@ export async function locate(
 }
 
 /** The flags as LLM options. */
-export function toLLMOptions(flags: BuildFlags & { readonly kvCacheTokens?: number }): LLMOptions {
+export function toLLMOptions(flags: BuildFlags & RuntimeFlags): LLMOptions {
   const { tokensPerBlock, kvCacheTokens, target, dtype, maxBatchSize, maxNumTokens, maxSeqLen, revision, token } =
     flags;
-  const { tune, timingCache, cublaslt } = flags;
+  const { tune, timingCache, cublaslt, loadFormat } = flags;
+  const { device, gpuMemory, disableOverlapScheduler, kvCacheFreeGpuMemFraction } = flags;
   return {
     target,
     dtype,
     ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tune, timingCache, cublaslt, revision, token }),
     ...quantFlags(flags),
+    ...given({ device, gpuMemory, disableOverlapScheduler, loadFormat }),
     kvCacheConfig: {
       ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),
       ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),
+      ...given({ freeGpuMemoryFraction: kvCacheFreeGpuMemFraction }),
     },
   };
 }

@@ -6,6 +6,7 @@ import { CompileError } from '../base/errors.ts';
 import { type Progress, silent } from '../base/progress.ts';
 import { version } from '../base/version.ts';
 import type { Checkpoint } from '../define/checkpoint/tensors.ts';
+import { randomSeed } from '../define/checkpoint/weights.ts';
 import type { Graph } from '../define/graph/graph.ts';
 import { printGraph } from '../define/graph/print.ts';
 import { verify } from '../define/graph/verify.ts';
@@ -159,7 +160,8 @@ export async function writeCompiled(parts: {
   readonly progress: Progress;
 }): Promise<number> {
   const { checkpoint, target, engineDir, compiled, build, progress } = parts;
-  const { model, dtype, maxSeqLen, plan, graph } = compiled;
+  const { model, dtype, maxSeqLen, graph } = compiled;
+  const plan = withRandom(compiled.plan, graph, target);
   const config: EngineConfig = {
     version: engineVersion,
     producer: { name: 'typert', version: version },
@@ -212,6 +214,17 @@ function quantizationJson({ quantAlgo, groupSize = 32, hasZeroPoint = false, ...
       : { group_size: groupSize, has_zero_point: hasZeroPoint, exclude_modules: excludeModules }),
     activations,
   };
+}
+
+/** The plan with the weights marked that the device makes itself. */
+function withRandom(plan: Plan, { weights }: Graph, target: Target): Plan {
+  if (target.makesRandomWeights !== true) return plan;
+  const seeds = new Map(weights.map(({ value, from }) => [value.name, randomSeed(from)]));
+  const tensors = plan.tensors.map((tensor): PlanTensor => {
+    const seed = tensor.storage.kind === 'weight' ? seeds.get(tensor.name) : undefined;
+    return seed === undefined ? tensor : { ...tensor, storage: { kind: 'weight', random: seed } };
+  });
+  return { ...plan, tensors };
 }
 
 /** The plan as the engine holds it: with each weight's layout. */

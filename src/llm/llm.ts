@@ -92,6 +92,8 @@ export class LLM implements AsyncDisposable {
         engineDir,
         target: 'auto',
         kvCacheConfig,
+        ...(resolved.device === undefined ? {} : { device: resolved.device }),
+        ...(resolved.gpuMemory === undefined ? {} : { gpuMemory: resolved.gpuMemory }),
       },
       schedulerConfig: resolved.schedulerConfig,
       ...(resolved.speculativeConfig === undefined ? {} : { speculativeConfig: resolved.speculativeConfig }),

@@ -1,7 +1,7 @@
 // From whatever a user names (engine folder, checkpoint folder, GGUF file, Hugging Face id) to an engine folder: downloaded, built and cached as needed.
 import { existsSync } from 'node:fs';
 import { readEnv } from '../base/env.ts';
-import { CheckpointError, EngineError } from '../base/errors.ts';
+import { EngineError } from '../base/errors.ts';
 import type { Progress } from '../base/progress.ts';
 import type { BuildConfig } from '../compile/build.ts';
 import { cachedEngine } from '../compile/cache.ts';
@@ -35,6 +35,7 @@ export type PrepareOptions = Pick<
   | 'token'
   | 'cacheDir'
   | 'loadFormat'
+  | 'seed'
   | 'progress'
   | 'signal'
 >;
@@ -115,13 +116,6 @@ function refuseMismatch(path: string, options: PrepareOptions): void {
 
 /** Finds or makes the engine of a model. */
 export async function prepareEngine(model: string, options: PrepareOptions): Promise<PreparedEngine> {
-  if (options.loadFormat === 'dummy') {
-    throw new CheckpointError('random weights are not built yet', {
-      where: 'loadFormat',
-      expected: "'auto'",
-      got: "'dummy'",
-    });
-  }
   const path = await locateModel(model, options);
   if (isEngine(path)) {
     refuseMismatch(path, options);
@@ -146,7 +140,8 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     options.progress(event);
   };
   const cacheDir = options.cacheDir ?? readEnv().cacheDir;
-  using checkpoint = await openCheckpoint(path, { cacheDir });
+  const { loadFormat, seed = 0 } = options;
+  using checkpoint = await openCheckpoint(path, { cacheDir, loadFormat, seed });
   options.signal?.throwIfAborted();
   const build: BuildConfig = {
     dtype,

@@ -74,6 +74,10 @@ export interface LLMOptions {
   /** Products may go to cuBLASLt where it is found. Default true; else own kernels alone. */
   readonly cublaslt?: boolean;
   readonly kvCacheConfig?: KvCacheConfig;
+  /** Which of several GPUs, counted after CUDA_VISIBLE_DEVICES. Default 0. */
+  readonly device?: number;
+  /** Bytes that weights, activations, KV cache, graphs and kernels may take together on the GPU, or the share of its memory when at most 1. Default: what is free. */
+  readonly gpuMemory?: number;
   readonly schedulerConfig?: SchedulerConfig;
   /** Quantisation of weights when the engine is built. Default: weights keep the checkpoint's bits. */
   readonly quantConfig?: QuantConfig;
@@ -173,6 +177,8 @@ const schema = z.strictObject({
   timingCache: z.string().min(1).optional(),
   cublaslt: z.boolean().optional(),
   kvCacheConfig: kvCacheSchema.optional(),
+  device: z.int('expected a whole number').min(0).optional(),
+  gpuMemory: z.number().gt(0).optional(),
   schedulerConfig: schedulerSchema.optional(),
   quantConfig: quantSchema.optional(),
   revision: z.string().min(1).optional(),

@@ -15,7 +15,8 @@ export interface PlanLimits {
 export type Storage =
   /** `offset` bytes into the arena. */
   | { readonly kind: 'arena'; readonly offset: number }
-  | { readonly kind: 'weight'; readonly packed?: PackedWeight }
+  /** `random`: the seed of values that are not in the engine but made where it runs. */
+  | { readonly kind: 'weight'; readonly packed?: PackedWeight; readonly random?: number }
   /** A buffer of step input of that name. */
   | { readonly kind: 'input' };
 

@@ -29,6 +29,8 @@ export interface Target {
   storageBytes(dtype: DType): number;
   /** Whether weights of a block format run as they are (else they are unpacked at build). */
   keepsBlocks(dtype: DType): boolean;
+  /** Set: random weights (loadFormat 'dummy') are made on the device, and engines do not hold them. */
+  readonly makesRandomWeights?: true;
   /** Epilogues that its kernels have. */
   readonly epilogues: readonly Epilogue[];
   /** The kernel for a node, or undefined when the target has none (the compiler then reports the op). */
@@ -92,6 +94,8 @@ export interface DeviceMemory {
   /** Bytes there are and bytes free, as the device reports them. */
   readonly total: number;
   readonly free: number;
+  /** Bytes taken since the device was opened, measured: by everything, the driver's own needs included. Of a host: unknown. */
+  readonly used?: number;
   /** The host's memory, which other programs want as well, or the device's own. */
   readonly kind: 'host' | 'device';
 }
@@ -109,8 +113,8 @@ export interface Device extends AsyncDisposable {
 /** What a device needs to load a plan. */
 export interface ProgramSource {
   readonly plan: Plan;
-  /** Blocks in the KV pool. */
-  readonly numBlocks: number;
+  /** Blocks in the KV pool, or how many there are to be given the memory that is left when everything else is there. */
+  readonly numBlocks: number | ((memory: DeviceMemory) => number);
   /** Blocks in the pool that content moves to in the host's memory; default 0. */
   readonly numHostBlocks?: number;
   /** Bytes of a weight, or of another tensor of the engine, as stored. */
@@ -123,6 +127,8 @@ export interface ProgramSource {
 
 /** Bytes that a loaded program holds on its device. */
 export interface ProgramMemory {
+  /** Partial sums and counters of kernels. */
+  readonly scratch?: number;
   readonly weights: number;
   readonly arena: number;
   readonly kvCache: number;
@@ -140,9 +146,16 @@ export interface BlockCopies {
   readonly to: Int32Array;
 }
 
+/** The size of the KV pool that a source asks for. */
+export function poolBlocks({ numBlocks }: ProgramSource, memory: () => DeviceMemory): number {
+  return typeof numBlocks === 'number' ? numBlocks : numBlocks(memory());
+}
+
 /** A plan on a device, ready to run steps. Calls are made one after the other. */
 export interface Program extends AsyncDisposable {
   readonly memory: ProgramMemory;
+  /** Blocks in the KV pool. */
+  readonly numBlocks: number;
   /** Set: work is queued, calls return at once, and an id −1 − row among the input `tokens` names what the step before samples in that row. */
   readonly queues?: true;
   /** Rows that a step of one token a request is best filled up to; the block after the pool's last takes what rows that stand for nobody write. Absent: none. */

@@ -17,7 +17,8 @@ async function build(model: string, flags: Flags): Promise<void> {
   const { progress, finish } = terminalProgress();
   try {
     const path = await locate(model, flags, progress);
-    using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
+    const { loadFormat = 'auto' } = flags;
+    using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir, loadFormat });
     const target = findTarget(flags.target, 'build');
     const {
       bytes,

@@ -9,16 +9,26 @@ import { pipeline } from '../../compile/pipeline.ts';
 import { type MemoryReport, memoryReport } from '../../compile/report.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { printDot, printGraph, printMermaid } from '../../define/graph/print.ts';
+import { openSession } from '../../run/session/open.ts';
 import { findTarget } from '../../targets/index.ts';
 import type { Plan } from '../../targets/plan.ts';
-import { type BuildFlags, buildOptions, locate, sourceOptions, toBuildConfig } from '../options.ts';
+import {
+  type BuildFlags,
+  buildOptions,
+  locate,
+  type RuntimeFlags,
+  runtimeOptions,
+  sourceOptions,
+  toBuildConfig,
+} from '../options.ts';
 import { formatBytes, terminalProgress } from '../terminal.ts';
 
-interface Flags extends BuildFlags {
+interface Flags extends BuildFlags, RuntimeFlags {
   readonly graph?: string;
   readonly format: 'text' | 'mermaid' | 'dot';
   readonly plan?: boolean;
   readonly memory?: boolean;
+  readonly load?: boolean;
   readonly passes?: boolean;
   readonly json?: boolean;
 }
@@ -112,15 +122,55 @@ async function inspect(model: string, flags: Flags): Promise<void> {
   const path = await locate(model, flags, progress);
   finish();
   if (isEngine(path)) {
-    using engine = openEngine(path);
-    process.stdout.write(inspectEngine(engine, flags));
+    {
+      using engine = openEngine(path);
+      process.stdout.write(inspectEngine(engine, flags));
+    }
+    if (flags.load) process.stdout.write(await measureLoaded(path, flags));
     return;
   }
-  using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir });
+  const { loadFormat = 'auto' } = flags;
+  using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir, loadFormat });
   const target = findTarget(flags.target);
   const compiled = compile(checkpoint, target, toBuildConfig(flags));
   const weights = [...checkpoint.tensors.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   process.stdout.write(inspectCompiled(compiled, weights, flags, target.storageBytes));
+}
+
+/** Opens the engine and tells what it takes then, as the device itself counts. */
+async function measureLoaded(engineDir: string, flags: Flags): Promise<string> {
+  const { device, gpuMemory, kvCacheTokens, kvCacheFreeGpuMemFraction } = flags;
+  await using session = await openSession({
+    engineDir,
+    target: 'auto',
+    ...(device === undefined ? {} : { device }),
+    ...(gpuMemory === undefined ? {} : { gpuMemory }),
+    kvCacheConfig: {
+      ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),
+      ...(kvCacheFreeGpuMemFraction === undefined ? {} : { freeGpuMemoryFraction: kvCacheFreeGpuMemFraction }),
+    },
+  });
+  const loaded = session.memory();
+  if (flags.json) return `${JSON.stringify({ loaded, numBlocks: session.limits.numBlocks }, null, 2)}\n`;
+  const { weights, arena, inputs, scratch = 0, kvCache } = loaded.program;
+  const held = weights + arena + inputs + scratch + kvCache;
+  const { total, free, used } = loaded.device;
+  return [
+    'loaded:',
+    `weights               ${formatBytes(weights)}`,
+    `arena                 ${formatBytes(arena)}`,
+    `step inputs           ${formatBytes(inputs)}`,
+    `scratch               ${formatBytes(scratch)}`,
+    `KV cache              ${formatBytes(kvCache)}  (${session.limits.numBlocks} blocks of ${session.limits.tokensPerBlock} tokens)`,
+    ...(used === undefined
+      ? []
+      : [
+          `kernels and driver    ${formatBytes(Math.max(0, used - held))}`,
+          `taken in all          ${formatBytes(used)}  (measured)`,
+        ]),
+    `free                  ${formatBytes(free)} of ${formatBytes(total)}`,
+    '',
+  ].join('\n');
 }
 
 export function addInspect(program: Command): void {
@@ -136,6 +186,9 @@ export function addInspect(program: Command): void {
     .option('--passes', 'list the passes and how many nodes each leaves')
     .option('--plan', 'the launches with their arguments')
     .option('--memory', 'what takes how much memory')
+    .option('--load', 'opens the engine and measures what it takes')
     .option('--json', 'as JSON');
-  buildOptions(sourceOptions(command)).action(async (model: string, flags: Flags) => await inspect(model, flags));
+  runtimeOptions(buildOptions(sourceOptions(command))).action(
+    async (model: string, flags: Flags) => await inspect(model, flags),
+  );
 }

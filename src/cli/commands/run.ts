@@ -9,7 +9,8 @@ import {
   type BuildFlags,
   buildOptions,
   bundledModel,
-  integer,
+  type RuntimeFlags,
+  runtimeOptions,
   type SamplingFlags,
   samplingOptions,
   sourceOptions,
@@ -18,12 +19,11 @@ import {
 } from '../options.ts';
 import { adviseSpeed, formatSeconds, terminalProgress } from '../terminal.ts';
 
-interface RunFlags extends BuildFlags, SamplingFlags {
+interface RunFlags extends BuildFlags, RuntimeFlags, SamplingFlags {
   readonly raw?: boolean;
   readonly system?: string;
   readonly json?: boolean;
   readonly stats?: boolean;
-  readonly kvCacheTokens?: number;
 }
 
 /** Text from a pipe, or undefined on a terminal. */
@@ -176,9 +176,8 @@ export function addRun(program: Command): void {
     .option('--raw', 'continue the prompt as it is, without the chat template')
     .option('--system <text>', 'system message of the chat')
     .option('--json', 'print the whole result as JSON')
-    .option('--stats', 'tell tokens and times on stderr')
-    .option('--kv-cache-tokens <n>', 'tokens the KV cache holds (default: from free memory)', integer);
-  samplingOptions(buildOptions(sourceOptions(command)));
+    .option('--stats', 'tell tokens and times on stderr');
+  samplingOptions(runtimeOptions(buildOptions(sourceOptions(command))));
   command
     .addHelpText(
       'after',

@@ -5,11 +5,20 @@ import { type Command, Option } from 'commander';
 import { UsageError } from '../../base/errors.ts';
 import { LLM } from '../../llm/llm.ts';
 import type { ModelSource } from '../../serve/index.ts';
-import { type BuildFlags, buildOptions, bundledModel, integer, sourceOptions, toLLMOptions } from '../options.ts';
+import {
+  type BuildFlags,
+  buildOptions,
+  bundledModel,
+  integer,
+  type RuntimeFlags,
+  runtimeOptions,
+  sourceOptions,
+  toLLMOptions,
+} from '../options.ts';
 import { applyConfigFile, type ConfiguredModel } from '../serve-config.ts';
 import { adviseSpeed, terminalProgress } from '../terminal.ts';
 
-interface ServeFlags extends BuildFlags {
+interface ServeFlags extends BuildFlags, RuntimeFlags {
   readonly host: string;
   readonly port: number;
   readonly servedModelName?: string;
@@ -18,7 +27,6 @@ interface ServeFlags extends BuildFlags {
   readonly corsOrigin?: readonly string[];
   readonly maxQueueSize: number;
   readonly maxBodySize: number;
-  readonly kvCacheTokens?: number;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly toolParser: string;
@@ -139,13 +147,12 @@ export function addServe(program: Command): void {
     .option('--reasoning-parser <name>', 'how reasoning is marked: auto, none, qwen3, deepseek-r1', 'auto')
     .option('--drain-timeout <s>', 'seconds that open requests get when it is asked to end', integer, 30)
     .option('--config <file>', 'YAML or JSON with any of these options, and `models:`')
-    .option('--kv-cache-tokens <n>', 'tokens in the KV cache over all requests', integer)
     .addOption(
       new Option('--log-level <level>', 'logs on stderr, as JSON lines, without prompts')
         .choices(['silent', 'error', 'warn', 'info', 'debug'])
         .default('info'),
     );
-  sourceOptions(buildOptions(command)).addHelpText(
+  runtimeOptions(sourceOptions(buildOptions(command))).addHelpText(
     'after',
     `
 Routes:

@@ -86,6 +86,7 @@ const planSchema = z.looseObject({
       storage: z.looseObject({
         kind: z.enum(['arena', 'weight', 'input']),
         packed: z.object({ layout: z.string(), bytes: z.int().nonnegative() }).optional(),
+        random: z.int().optional(),
       }),
     }),
   ),
@@ -158,7 +159,7 @@ export function openEngine(path: string): Engine {
     const plan = parsePlan(source.metadata[metadataKeys.plan], file);
     let weightBytes = 0;
     for (const tensor of plan.tensors) {
-      if (tensor.storage.kind !== 'weight') continue;
+      if (tensor.storage.kind !== 'weight' || tensor.storage.random !== undefined) continue;
       const { packed } = tensor.storage;
       const bytes = packed?.bytes ?? byteLength(tensor.dtype, elementCount(tensor.shape as readonly number[]));
       const stored = source.tensors.get(tensor.name);

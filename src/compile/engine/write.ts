@@ -58,7 +58,11 @@ export async function writeEngine(
   const places = new Map(
     plan.tensors.flatMap((tensor) => (tensor.storage.kind === 'weight' ? [[tensor.name, tensor]] : [])),
   );
-  const entries = weights.map((weight) => entry(weight, places.get(weight.value.name)!));
+  const entries = weights.flatMap((weight) => {
+    const tensor = places.get(weight.value.name)!;
+    const random = tensor.storage.kind === 'weight' && tensor.storage.random !== undefined;
+    return random ? [] : [entry(weight, tensor)];
+  });
   const carried = [...extras].map(
     ([name, data]): Extra => ({ name, dtype: 'U8', shape: [data.length], bytes: data.length, data }),
   );

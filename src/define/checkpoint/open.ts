@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { readEnv } from '../../base/env.ts';
 import { CheckpointError, ConfigError } from '../../base/errors.ts';
 import { isFile, isFolder } from '../../base/files.ts';
+import { openDummyCheckpoint } from './dummy.ts';
 import { openGgufCheckpoint } from './gguf-checkpoint.ts';
 import { folderConfig, makeCheckpoint, openHuggingFace, readAssets } from './huggingface.ts';
 import { isObject, type JsonObject, kindOf } from './json.ts';
@@ -16,6 +17,9 @@ export interface OpenOptions {
   readonly cacheDir?: string;
   /** Which rank's weights to open, of a TypeRT checkpoint. */
   readonly rank?: number;
+  /** 'dummy': random weights of the shapes that config.json gives, from `seed`. */
+  readonly loadFormat?: 'auto' | 'dummy';
+  readonly seed?: number;
 }
 
 function openTypert(folder: string, config: JsonObject, rank: number, cacheDir: string): Checkpoint {
@@ -74,6 +78,7 @@ function openFolder(folder: string, cacheDir: string, rank: number): Checkpoint 
  */
 export async function openCheckpoint(path: string, options: OpenOptions = {}): Promise<Checkpoint> {
   const cacheDir = options.cacheDir ?? readEnv().cacheDir;
+  if (options.loadFormat === 'dummy') return openDummyCheckpoint(path, { cacheDir, seed: options.seed ?? 0 });
   if (isFolder(path)) return openFolder(path, cacheDir, options.rank ?? 0);
   if (isFile(path)) {
     if (path.toLowerCase().endsWith('.gguf')) return openGgufCheckpoint(path, { cacheDir });

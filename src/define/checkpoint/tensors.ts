@@ -28,7 +28,7 @@ export interface TensorData {
 }
 
 /** Which kind of checkpoint was opened. */
-export type CheckpointFormat = 'huggingface' | 'gguf' | 'typert';
+export type CheckpointFormat = 'huggingface' | 'gguf' | 'typert' | 'dummy';
 
 /** An opened checkpoint: a config in Hugging Face's words, tensors under Hugging Face's names (GGUF's are translated), and the files for text. */
 export interface Checkpoint extends Disposable {

@@ -3,6 +3,7 @@
 import { byteLength, type DType, dtypes, elementCount, isBlockDType } from '../../base/dtype.ts';
 import { CheckpointError } from '../../base/errors.ts';
 import { castTensor } from './cast.ts';
+import { dummyValues } from './dummy.ts';
 import { missing } from './safetensors.ts';
 import type { TensorData, TensorSource } from './tensors.ts';
 
@@ -26,6 +27,8 @@ export type WeightExpr =
   | { readonly kind: 'reshape'; readonly shape: readonly number[]; readonly of: WeightExpr }
   /** Swaps the last two axes. */
   | { readonly kind: 'transpose'; readonly of: WeightExpr }
+  /** Random numbers (loadFormat 'dummy'). */
+  | { readonly kind: 'random'; readonly shape: readonly number[]; readonly seed: number }
   /** Numbers known at build, float32 (rotary frequencies, ALiBi slopes). */
   | { readonly kind: 'values'; readonly shape: readonly number[]; readonly values: readonly number[] };
 
@@ -129,6 +132,7 @@ export function weightMeta(expr: WeightExpr, from: TensorSource): Meta {
         shape: [...shape.slice(0, -2), shape.at(-1)!, shape.at(-2)!],
       };
     }
+    case 'random':
     case 'values':
       return { dtype: 'float32', shape: expr.shape };
     default:
@@ -145,6 +149,7 @@ function commonDType(list: readonly DType[]): DType {
 export function describe(expr: WeightExpr): string {
   if (expr.kind === 'source') return expr.name;
   if (expr.kind === 'values') return 'computed values';
+  if (expr.kind === 'random') return 'random values';
   return 'parts' in expr ? expr.parts.map(describe).join(' + ') : describe(expr.of);
 }
 
@@ -161,6 +166,20 @@ function* readPieces(name: string, from: TensorSource, start: number, end: numbe
   }
 }
 
+function randomPiece(seed: number, at: number, end: number, most = piece): TensorData {
+  const values = dummyValues(seed, at, Math.min(most, end - at));
+  return { dtype: 'float32', shape: [values.length], data: new Uint8Array(values.buffer) };
+}
+
+/** The seed of a weight that is random through and through; undefined for others. */
+export function randomSeed(expr: WeightExpr): number | undefined {
+  if (expr.kind === 'random') return expr.seed;
+  if ('of' in expr) return randomSeed(expr.of);
+  if (!('parts' in expr)) return undefined;
+  const seeds = expr.parts.map(randomSeed);
+  return seeds.includes(undefined) ? undefined : seeds[0];
+}
+
 /** A weight's bytes in `dtype`, in order and in pieces: what is joined or cut by rows is never in memory whole. */
 export function* streamWeight(expr: WeightExpr, from: TensorSource, dtype: DType): Generator<Uint8Array> {
   const { shape } = weightMeta(expr, from);
@@ -168,6 +187,9 @@ export function* streamWeight(expr: WeightExpr, from: TensorSource, dtype: DType
     for (const part of expr.parts) yield* streamWeight(part, from, dtype);
   } else if (expr.kind === 'reshape') {
     yield* streamWeight(expr.of, from, dtype);
+  } else if (expr.kind === 'random') {
+    const count = elementCount(shape);
+    for (let at = 0; at < count; at += piece) yield castTensor(randomPiece(expr.seed, at, count), dtype).data;
   } else if (expr.kind === 'source') {
     for (const part of readPieces(expr.name, from, 0, elementCount(shape))) yield castTensor(part, dtype).data;
   } else if (expr.kind === 'slice' && expr.axis === 0 && expr.of.kind === 'source') {
@@ -186,6 +208,8 @@ export function readWeight(expr: WeightExpr, from: TensorSource): TensorData {
   switch (expr.kind) {
     case 'source':
       return { dtype, shape, data: from.read(expr.name) };
+    case 'random':
+      return { ...randomPiece(expr.seed, 0, elementCount(shape), elementCount(shape)), shape };
     case 'values':
       return { dtype, shape, data: new Uint8Array(Float32Array.from(expr.values).buffer) };
     case 'reshape':

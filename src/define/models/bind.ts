@@ -2,7 +2,7 @@
 import { type DType, type FloatDType, isBlockDType, isFloatDType } from '../../base/dtype.ts';
 import { CheckpointError, ConfigError, show } from '../../base/errors.ts';
 import type { Checkpoint, TensorSource } from '../checkpoint/tensors.ts';
-import { describe, type WeightExpr, weightMeta } from '../checkpoint/weights.ts';
+import { describe, values, type WeightExpr, weightMeta } from '../checkpoint/weights.ts';
 import { assignNames, type Parameter, parametersOf } from '../nn/module.ts';
 import type { CausalLM } from '../nn/step.ts';
 import { Fields } from './fields.ts';
@@ -50,16 +50,44 @@ export function bindModel(
   const model = definition.build(config, { maxSeqLen });
   assignNames(model);
   const parameters = parametersOf(model);
-  const recipe =
-    checkpoint.format === 'typert'
-      ? typertWeights(parameters, checkpoint.tensors)
-      : compileWeightMap(definition.weights(config));
+  const recipe = recipes(definition, config, checkpoint, parameters);
   for (const parameter of parameters) {
-    const from = parameter.computed ?? recipe(parameter.name);
-    const stored = checkStored(parameter, from, checkpoint.tensors);
+    const from = parameter.computed ?? recipe(parameter);
+    const stored = checkpoint.format === 'dummy' ? config.dtype : checkStored(parameter, from, checkpoint.tensors);
     parameter.bind({ from, dtype: parameter.computed === undefined ? store(parameter, stored) : 'float32' });
   }
   return model;
+}
+
+function recipes(
+  definition: ModelDefinition,
+  config: ModelConfig,
+  checkpoint: Checkpoint,
+  parameters: readonly Parameter[],
+): (parameter: Parameter) => WeightExpr {
+  switch (checkpoint.format) {
+    case 'typert': {
+      const recipe = typertWeights(parameters, checkpoint.tensors);
+      return ({ name }) => recipe(name);
+    }
+    case 'dummy': {
+      const seed = Number(checkpoint.config.typert_dummy_seed ?? 0);
+      return (parameter) => dummyRecipe(parameter, seed + parameters.indexOf(parameter));
+    }
+    case 'gguf':
+    case 'huggingface': {
+      const recipe = compileWeightMap(definition.weights(config));
+      return ({ name }) => recipe(name);
+    }
+    default:
+      return checkpoint.format satisfies never;
+  }
+}
+
+/** Norms let everything through, biases add nothing; the rest is random. */
+function dummyRecipe({ name, shape }: Parameter, seed: number): WeightExpr {
+  if (shape.length > 1) return { kind: 'random', shape, seed };
+  return values(new Array<number>(shape[0] ?? 1).fill(name.endsWith('bias') ? 0 : 1));
 }
 
 function checkStored(parameter: Parameter, from: WeightExpr, tensors: TensorSource): DType {

@@ -3,60 +3,21 @@
 import { debug } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
-import { type Engine, openEngine } from '../../compile/engine/read.ts';
+import { openEngine } from '../../compile/engine/read.ts';
 import { findTarget } from '../../targets/index.ts';
-import { blockBytes, type Plan } from '../../targets/plan.ts';
-import type { BlockCopies, Device, Program, Target } from '../../targets/target.ts';
-import { CacheLayout } from '../kv/layout.ts';
-import type { Batch, CacheGroup, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
-import type { KvCacheConfig, SessionOptions } from './options.ts';
+import type { BlockCopies, Device, DeviceMemory, Program, ProgramMemory } from '../../targets/target.ts';
+import type { Batch, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
+import type { SessionOptions } from './options.ts';
+import { groupsOf, hostPoolSize, poolSize } from './pool.ts';
 
-/** Share of free memory that the KV cache may take when nothing is said. */
-const defaultFraction = { device: 0.9, host: 0.25 } as const;
-
-/** How many blocks the pool gets: as asked, or as many as the batch could ever use, within the share of free memory. */
-function poolSize(engine: Engine, target: Target, device: Device, config: KvCacheConfig): number {
-  const { plan } = engine;
-  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
-  const { maxBatchSize, maxNumTokens } = plan.limits;
-  const layout = new CacheLayout({ tokensPerBlock: plan.tokensPerBlock, cacheGroups: groupsOf(plan), maxNumTokens });
-  const useful = maxBatchSize * layout.blocksOf(plan.maxBlocksPerSequence * plan.tokensPerBlock);
-  if (config.maxTokens !== undefined)
-    return Math.min(useful, Math.ceil(config.maxTokens / plan.tokensPerBlock) * layout.numGroups);
-  const memory = device.memory();
-  const free = memory.free * (config.freeGpuMemoryFraction ?? defaultFraction[memory.kind]);
-  const fits = perBlock === 0 ? useful : Math.floor(free / perBlock);
-  if (fits < 1) {
-    throw new TargetError('no memory for the KV cache', {
-      where: engine.path,
-      expected: `${perBlock} bytes for one block`,
-      got: `${Math.floor(free)} bytes`,
-      remedy: 'Free memory, or build with a smaller maxSeqLen',
-    });
-  }
-  return Math.min(useful, fits);
-}
-
-/** What the layers of each group see. */
-function groupsOf({ caches }: Plan): readonly CacheGroup[] {
-  const count = caches.reduce((most, { group = 0 }) => Math.max(most, group + 1), 1);
-  return Array.from({ length: count }, (_, index): CacheGroup => {
-    const [first, ...others] = caches.filter(({ group = 0 }) => group === index);
-    // An engine from before there were groups has all its layers in one: it keeps what any of them sees.
-    const { window, sinkTokens } = first ?? {};
-    if (window === undefined || others.some((other) => other.window !== window)) return {};
-    return { window, ...(sinkTokens === undefined ? {} : { sinkTokens }) };
-  });
-}
-
-/** Blocks of the pool on the host. */
-function hostPoolSize({ plan }: Engine, target: Target, { hostCacheSize = 0 }: KvCacheConfig): number {
-  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
-  return perBlock === 0 ? 0 : Math.floor(hostCacheSize / perBlock);
+/** A session that tells what it takes. */
+export interface OpenedSession extends Session {
+  /** What the program holds, and the device as it is now. */
+  memory(): { readonly program: ProgramMemory; readonly device: DeviceMemory };
 }
 
 /** Opens the engine in `engineDir` and loads it on its target. The caller disposes the session. */
-export async function openSession(options: SessionOptions): Promise<Session> {
+export async function openSession(options: SessionOptions): Promise<OpenedSession> {
   using engine = openEngine(options.engineDir);
   const { plan } = engine;
   if (options.target !== 'auto' && options.target !== plan.target) {
@@ -68,13 +29,20 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     });
   }
   const target = findTarget(engine.config.build_config.target);
-  const device = await target.open();
+  const { kvCacheConfig = {}, gpuMemory } = options;
+  const device = await target.open(options.device === undefined ? {} : { index: options.device });
   try {
-    const numBlocks = poolSize(engine, target, device, options.kvCacheConfig ?? {});
-    const numHostBlocks = hostPoolSize(engine, target, options.kvCacheConfig ?? {});
+    const numHostBlocks = hostPoolSize(engine, target, kvCacheConfig);
     const { file } = engine;
     const readWeight = (name: string): Uint8Array => engine.readWeight(name);
-    const program = await device.load({ plan, numBlocks, numHostBlocks, file, readWeight });
+    const program = await device.load({
+      plan,
+      numBlocks: poolSize(engine, target, { kvCacheConfig, gpuMemory }),
+      numHostBlocks,
+      file,
+      readWeight,
+    });
+    const { numBlocks } = program;
     const limits: SessionLimits = {
       ...plan.limits,
       maxSeqLen: engine.config.build_config.max_seq_len,
@@ -97,7 +65,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   }
 }
 
-class EngineSession implements Session {
+class EngineSession implements OpenedSession {
   readonly limits: SessionLimits;
   readonly numLaunches: Session['numLaunches'];
   readonly overlaps: boolean;
@@ -116,6 +84,10 @@ class EngineSession implements Session {
     this.limits = parts.limits;
     this.numLaunches = parts.numLaunches;
     this.overlaps = parts.program.queues === true;
+  }
+
+  memory(): ReturnType<OpenedSession['memory']> {
+    return { program: this.#program.memory, device: this.#device.memory() };
   }
 
   /** Does `work` when all that was asked for before is with the device. */

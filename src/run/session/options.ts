@@ -27,4 +27,8 @@ export interface SessionOptions {
   readonly engineDir: string;
   readonly target: TargetChoice;
   readonly kvCacheConfig?: KvCacheConfig;
+  /** Which of several devices; default 0. */
+  readonly device?: number;
+  /** Bytes that everything together may take on the device, or the share of its memory when at most 1. Default: what is there. */
+  readonly gpuMemory?: number;
 }

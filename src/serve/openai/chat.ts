@@ -5,7 +5,7 @@ import { version } from '../../base/version.ts';
 import type { StreamedCompletionOutput } from '../../llm/outputs.ts';
 import { type ChatEvent, type ChatPiece, type ChatRun, collectChat, startChat, type Usage } from '../chat-run.ts';
 import { openaiError, toHttpError } from '../errors.ts';
-import { type Env, makeId, now, readJson, type Services } from '../http.ts';
+import { type Env, makeId, now, readJson, type Scope, type Services } from '../http.ts';
 import type { ServedTokenizer } from '../model.ts';
 import { refuseUnsupported, toSamplingParams } from '../sampling.ts';
 import { event, eventWriter, streamEvents } from '../sse.ts';
@@ -100,7 +100,7 @@ async function* chunks(
 }
 
 /** Starts the turn that a body asks for. */
-export function startBody(body: ChatBody, services: Services, scope: Env['Variables']['scope']): ChatRun {
+export function startBody(body: ChatBody, services: Services, scope: Pick<Scope, 'signal' | 'observer'>): ChatRun {
   refuseUnsupported(body);
   const model = services.registry.get(body.model);
   const maxTokens = body.max_completion_tokens ?? body.max_tokens;

@@ -5,8 +5,16 @@ import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
 import type { CacheSpec } from '../../define/graph/attention.ts';
+import { hostMemory } from '../host-memory.ts';
 import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
-import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import {
+  type BlockCopies,
+  type HostArray,
+  type Program,
+  type ProgramMemory,
+  type ProgramSource,
+  poolBlocks,
+} from '../target.ts';
 import type { KernelHost } from './host.ts';
 import { cpuKernel } from './kernels.ts';
 import { launchBytes, StepSizes, writeLaunches } from './table.ts';
@@ -60,6 +68,7 @@ const maxSymbols = 1024;
 
 export class CpuProgram implements Program {
   readonly memory: ProgramMemory;
+  readonly numBlocks: number;
   readonly #plan: Plan;
   readonly #host: KernelHost;
   readonly #addresses: readonly bigint[];
@@ -76,7 +85,7 @@ export class CpuProgram implements Program {
 
   /** Takes the host over: it is closed with the program, or when this fails by whoever called. */
   constructor(source: ProgramSource, host: KernelHost) {
-    const { plan, numBlocks, numHostBlocks = 0 } = source;
+    const { plan, numHostBlocks = 0 } = source;
     this.#plan = plan;
     this.#host = host;
     try {
@@ -110,6 +119,8 @@ export class CpuProgram implements Program {
             return tensor.storage satisfies never;
         }
       });
+      const numBlocks = poolBlocks(source, hostMemory);
+      this.numBlocks = numBlocks;
       const pools = new Map(
         Array.from(cachePools(plan), ([pool, spec]) => {
           const blockBytes = layerBytes(spec, plan.tokensPerBlock);

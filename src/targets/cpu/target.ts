@@ -1,7 +1,7 @@
 // The CPU target: C kernels compiled for this machine, a step in one native call on a pool of threads.
-import { freemem, totalmem } from 'node:os';
 import { track } from '../../base/dispose.ts';
 import type { KernelOp } from '../../kernels/reference-table.ts';
+import { hostMemory } from '../host-memory.ts';
 import { findCCompiler } from '../jit/cc-compiler.ts';
 import type { Device, DeviceOptions, ProgramSource, Target, TargetStatus } from '../target.ts';
 import { cpuKernels, weightFormats } from './kernels.ts';
@@ -61,7 +61,7 @@ export const cpuTargetWith = (kernels: () => Kernels): Target => ({
     return {
       target: 'cpu',
       name: `CPU, ${cpus.length} threads`,
-      memory: () => ({ kind: 'host', total: totalmem(), free: freemem() }),
+      memory: hostMemory,
       load: async (source: ProgramSource) => {
         const host = await (kernels() === 'native' ? openNativeHost(source.plan, cpus) : openWasmHost(cpus.length));
         try {

@@ -12,6 +12,7 @@ import {
   type ModuleHandle,
 } from '../ffi/cuda-driver.ts';
 import { memoryAt } from '../ffi/library.ts';
+import type { DeviceMemory } from '../target.ts';
 import { Stream } from './stream.ts';
 
 export interface CudaDeviceInfo extends CudaArch {
@@ -65,6 +66,7 @@ export class CudaDevice implements Disposable {
   readonly #id: DeviceId;
   readonly #context: ContextHandle;
   readonly #untrack: () => void;
+  readonly #freeAtStart: number;
   #allocated = 0;
   #closed = false;
 
@@ -102,6 +104,7 @@ export class CudaDevice implements Disposable {
         driver.fn.cuDevicePrimaryCtxRetain(out, this.#id),
       );
       driver.check('cuCtxSetCurrent', driver.fn.cuCtxSetCurrent(this.#context));
+      this.#freeAtStart = driver.memoryInfo().free;
     } catch (error) {
       driver[Symbol.dispose]();
       throw error;
@@ -116,6 +119,12 @@ export class CudaDevice implements Disposable {
     this.driver.fn.cuDevicePrimaryCtxRelease_v2(this.#id);
     this.driver[Symbol.dispose]();
     this.#untrack();
+  }
+
+  /** The device's memory now. */
+  memory(): DeviceMemory {
+    const { total, free } = this.driver.memoryInfo();
+    return { kind: 'device', total, free, used: Math.max(0, this.#freeAtStart - free) };
   }
 
   /** Bytes allocated through this object and not yet freed. */

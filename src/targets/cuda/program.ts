@@ -4,21 +4,32 @@ import { track } from '../../base/dispose.ts';
 import { byteLength, fromBFloat16Bits, fromFloat16Bits, isFloatDType } from '../../base/dtype.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
+import { dummyDeviation } from '../../define/checkpoint/dummy.ts';
+import { fillLaunch } from '../../kernels/fill/cuda.ts';
 import { copyBlocksLaunch } from '../../kernels/gather/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
 import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
-import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import {
+  type BlockCopies,
+  type HostArray,
+  type Program,
+  type ProgramMemory,
+  type ProgramSource,
+  poolBlocks,
+} from '../target.ts';
 
 import type { CudaCompiler } from './binaries.ts';
 import { bucketOf } from './buckets.ts';
 import { BlockCopier, type CachePool, exchangeBlocks } from './cache-pool.ts';
-import type { CudaDevice, DeviceBuffer, LoadedKernel, PinnedBuffer } from './device.ts';
+import type { CudaDevice, DeviceBuffer, LoadedKernel } from './device.ts';
+import { StepInputs } from './inputs.ts';
 import { type BoundWork, type StepTensor, type StepView, stepLaunches, stepTensor } from './kernels.ts';
 import { PreparedLaunch, type PreparedWork } from './launch.ts';
 import { LaunchMarks } from './marks.ts';
 import { LtProducts, ltVersion } from './products.ts';
 import { Results } from './results.ts';
 import { Event, type Graph, type Stream } from './stream.ts';
+import { planScratch } from './survey.ts';
 import { planTactics, type Tactics } from './tactics.ts';
 import { DeviceWeights, narrow } from './weights.ts';
 
@@ -36,20 +47,18 @@ interface Prepared {
   uses: number;
 }
 
-const alignment = 256;
-const alignUp = (n: number): number => Math.ceil(n / alignment) * alignment;
 /** Sizes of steps whose launches are kept. */
 const maxPrepared = 256;
 
 export class CudaProgram implements Program {
   readonly memory: ProgramMemory;
+  readonly numBlocks: number;
   readonly queues = true;
   readonly #plan: Plan;
   readonly #device: CudaDevice;
   readonly #compiler: CudaCompiler;
   readonly #tactics: Tactics;
   readonly #stream: Stream;
-  readonly #numBlocks: number;
   readonly #owned: DeviceBuffer[] = [];
   readonly #weights: DeviceWeights;
   readonly #products: LtProducts | undefined;
@@ -59,17 +68,13 @@ export class CudaProgram implements Program {
   readonly #pools: CachePool[] = [];
   readonly #kernels = new Map<string, Promise<LoadedKernel>>();
   readonly #prepared = new Map<string, Prepared>();
-  readonly #inputs: DeviceBuffer;
-  readonly #staging: PinnedBuffer;
+  readonly #inputs: StepInputs;
   readonly #results: Results;
   #copier: BlockCopier | undefined;
-  readonly #places = new Map<string, { readonly offset: number; readonly bytes: number }>();
-  readonly #uploaded: Event;
   readonly #marks: LaunchMarks;
   readonly #scratch: { buffer: DeviceBuffer | undefined };
   readonly #counters: DeviceBuffer;
   readonly #close = track('program');
-  #dirty = 0;
   #closed = false;
 
   /** Takes memory on the device and fills it. What was taken is given back when that fails. */
@@ -100,32 +105,25 @@ export class CudaProgram implements Program {
     weights: DeviceWeights,
     products: LtProducts | undefined,
   ) {
-    const { plan, numBlocks, numHostBlocks = 0 } = source;
+    const { plan, numHostBlocks = 0 } = source;
     this.#plan = plan;
     this.#device = device;
     this.#compiler = compiler;
     this.#tactics = planTactics(plan, device.info, products !== undefined);
     this.#products = products;
-    this.#numBlocks = numBlocks;
     this.#stream = stream;
     this.#weights = weights;
-    this.#uploaded = new Event(device.driver);
     this.#marks = new LaunchMarks(this.#stream, () => new Event(device.driver));
     this.#scratch = { buffer: undefined };
     const limits = limitsOf(plan);
 
     try {
-      // Small inputs first: one copy brings what a step needs of them, and block tables as far as they are used.
       const inputs = plan.tensors.filter(({ storage }) => storage.kind === 'input');
-      const sized = inputs.map((tensor) => ({ tensor, bytes: alignUp(elementsOf(tensor, limits) * 4) }));
-      sized.sort((a, b) => a.bytes - b.bytes);
-      let inputBytes = 0;
-      for (const { tensor, bytes } of sized) {
-        this.#places.set(tensor.name, { offset: inputBytes, bytes });
-        inputBytes += bytes;
-      }
-      this.#inputs = this.#own(inputBytes, 'step inputs');
-      this.#staging = device.allocatePinned(Math.max(inputBytes, alignment));
+      this.#inputs = new StepInputs(
+        device,
+        stream,
+        inputs.map((tensor) => ({ name: tensor.name, bytes: elementsOf(tensor, limits) * 4 })),
+      );
       this.#results = new Results(device, this.#stream);
       this.#counters = this.#own(1 << 20, 'counters');
       this.#stream.fill(this.#counters.ptr, 0, this.#counters.bytes);
@@ -136,13 +134,17 @@ export class CudaProgram implements Program {
           case 'arena':
             return offsetPtr(arena.ptr, tensor.storage.offset);
           case 'input':
-            return offsetPtr(this.#inputs.ptr, this.#places.get(tensor.name)!.offset);
+            return this.#inputs.address(tensor.name);
           case 'weight':
             return weights.address(index);
           default:
             return tensor.storage satisfies never;
         }
       });
+      const scratch = planScratch(plan, device.info, this.#tactics);
+      if (scratch > 0) this.#scratchOf(scratch);
+      const numBlocks = poolBlocks(source, () => device.memory());
+      this.numBlocks = numBlocks;
       let cacheBytes = 0;
       for (const [pool, { numKvHeads, headDim, valueDim }] of cachePools(plan)) {
         const blockBytes = numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * cudaBytes(plan.dtype);
@@ -154,7 +156,13 @@ export class CudaProgram implements Program {
         this.#pools.push({ ptr: buffer.ptr, host, blockBytes });
         for (const spec of plan.caches) if (poolOf(spec) === pool) this.#caches.set(spec.layer, buffer.ptr);
       }
-      this.memory = { weights: weights.bytes, arena: plan.arenaBytes, kvCache: cacheBytes, inputs: inputBytes };
+      this.memory = {
+        weights: weights.bytes,
+        arena: plan.arenaBytes,
+        kvCache: cacheBytes,
+        inputs: this.#inputs.bytes,
+        scratch: (this.#scratch.buffer?.bytes ?? 0) + this.#counters.bytes,
+      };
       this.#stream.synchronize();
     } catch (error) {
       this.#free();
@@ -168,32 +176,32 @@ export class CudaProgram implements Program {
     return buffer;
   }
 
+  /** Fills the weights that the engine does not hold. */
+  async makeRandomWeights(): Promise<void> {
+    for (const [index, { storage, shape, dtype }] of this.#plan.tensors.entries()) {
+      if (storage.kind !== 'weight' || storage.random === undefined || !isFloatDType(dtype)) continue;
+      const count = (shape as readonly number[]).reduce((a, b) => a * b, 1);
+      const width = Math.sqrt(3) * dummyDeviation;
+      const launch = fillLaunch(dtype, count, storage.random, -width, width);
+      (await this.#bind({ launch, buffers: { y: this.#addresses[index]! } })).issue(this.#stream);
+    }
+    this.#stream.synchronize();
+  }
+
   fillUp(rows: number): number {
     const { maxBatchSize, maxNumTokens, maxNumLogits } = this.#plan.limits;
     return bucketOf(rows, Math.min(maxBatchSize, maxNumTokens, maxNumLogits));
   }
 
   write(input: string, data: HostArray, count: number, at = 0): void {
-    const place = this.#places.get(input);
-    // An input that no kernel reads was dropped by the compiler.
-    if (place === undefined) return;
-    if (this.#dirty === 0) this.#uploaded.synchronize();
-    const end = (at + count) * 4;
-    if (end > place.bytes)
-      throw new TargetError('step input too long', { where: input, expected: `${place.bytes} bytes`, got: `${end}` });
-    this.#staging.bytes.set(new Uint8Array(data.buffer, data.byteOffset, count * 4), place.offset + at * 4);
-    this.#dirty = Math.max(this.#dirty, place.offset + end);
+    this.#inputs.write(input, data, count, at);
   }
 
   async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
     if (this.#closed) throw new TargetError('program is closed');
     const prepared = await this.#prepare(phase, dims);
     const stream = this.#stream;
-    if (this.#dirty > 0) {
-      stream.upload(this.#inputs.ptr, this.#staging.address, this.#dirty);
-      this.#uploaded.record(stream);
-      this.#dirty = 0;
-    }
+    this.#inputs.upload();
     if (times !== undefined) {
       this.#marks.issue(prepared.launches);
       await this.#marks.reached();
@@ -259,7 +267,7 @@ export class CudaProgram implements Program {
       dtype: plan.dtype,
       tokensPerBlock: plan.tokensPerBlock,
       maxBlocksPerSequence: plan.maxBlocksPerSequence,
-      numBlocks: this.#numBlocks,
+      numBlocks: this.numBlocks,
       dims,
       optional,
       tensor: (name) => {
@@ -283,7 +291,7 @@ export class CudaProgram implements Program {
   #scratchOf(bytes: number): DevicePtr {
     const { buffer } = this.#scratch;
     if (buffer !== undefined && buffer.bytes >= bytes) return buffer.ptr;
-    const grown = this.#own(Math.max(bytes, 2 * (buffer?.bytes ?? 1 << 22)), 'scratch');
+    const grown = this.#own(Math.max(bytes, 2 * (buffer?.bytes ?? 0)), 'scratch');
     this.#scratch.buffer = grown;
     return grown.ptr;
   }
@@ -362,10 +370,9 @@ export class CudaProgram implements Program {
     for (const { host } of this.#pools) host?.[Symbol.dispose]();
     this.#weights[Symbol.dispose]();
     this.#products?.[Symbol.dispose]();
-    this.#staging?.[Symbol.dispose]();
+    this.#inputs?.[Symbol.dispose]();
     this.#copier?.[Symbol.dispose]();
     this.#results?.[Symbol.dispose]();
-    this.#uploaded[Symbol.dispose]();
     this.#marks[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
     this.#close();

@@ -1,6 +1,8 @@
 // What a plan will ask of the device, found without one: the problems that have tactics, and every kernel that its steps launch at any size.
+import { isFloatDType } from '../../base/dtype.ts';
 import type { Dims } from '../../base/expr.ts';
 import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
+import { fillLaunch } from '../../kernels/fill/cuda.ts';
 import type { DevicePtr } from '../ffi/cuda-driver.ts';
 import type { Plan, PlanStep } from '../plan.ts';
 import { runtimeKernels, type StepView, stepLaunches, stepTensor } from './kernels.ts';
@@ -29,7 +31,14 @@ function representativeDims({ maxNumTokens, maxBatchSize, maxNumLogits }: Plan['
   ];
 }
 
-function view(plan: Plan, step: PlanStep, dims: Dims, arch: CudaArch, tactics: Tactics): StepView {
+function view(
+  plan: Plan,
+  step: PlanStep,
+  dims: Dims,
+  arch: CudaArch,
+  tactics: Tactics,
+  onScratch: (bytes: number) => void = () => {},
+): StepView {
   const nowhere = 0n as DevicePtr;
   const optional: StepView['optional'] = (name) => {
     const index = step.args[name];
@@ -47,7 +56,10 @@ function view(plan: Plan, step: PlanStep, dims: Dims, arch: CudaArch, tactics: T
     tensor: (name) => optional(name)!,
     sampled: nowhere,
     cache: () => nowhere,
-    scratch: () => nowhere,
+    scratch: (bytes) => {
+      onScratch(bytes);
+      return nowhere;
+    },
     counters: () => nowhere,
   };
 }
@@ -60,7 +72,18 @@ export function stepKernels(plan: Plan, dims: Dims, arch: CudaArch, tactics: Tac
 /** Every kernel the plan's steps launch with these tactics, at any size, and the runtime's own. */
 export function planKernels(plan: Plan, arch: CudaArch, tactics: Tactics): CudaKernel[] {
   const found = kernelsOf(distinctSteps(plan), plan, representativeDims(plan.limits), arch, tactics);
-  return [...new Map([...runtimeKernels, ...found].map((kernel) => [kernel.name, kernel])).values()];
+  return [
+    ...new Map([...runtimeKernels, ...fillKernels(plan), ...found].map((kernel) => [kernel.name, kernel])).values(),
+  ];
+}
+
+/** What random weights are made with. */
+function fillKernels({ tensors }: Plan): CudaKernel[] {
+  return tensors.flatMap(({ storage, dtype }) =>
+    storage.kind === 'weight' && storage.random !== undefined && isFloatDType(dtype)
+      ? [fillLaunch(dtype, 1, 0, 0, 0).kernel]
+      : [],
+  );
 }
 
 function kernelsOf(
@@ -82,6 +105,17 @@ function kernelsOf(
 export function engineKernels(plan: Plan, info: CudaArch & { readonly name: string }): CudaKernel[] {
   const all = [true, false].flatMap((cublaslt) => planKernels(plan, info, planTactics(plan, info, cublaslt)));
   return [...new Map(all.map((kernel) => [kernel.name, kernel])).values()];
+}
+
+/** Bytes of room for partial sums that the plan's steps ask for at most. */
+export function planScratch(plan: Plan, arch: CudaArch, tactics: Tactics): number {
+  let most = 0;
+  const onScratch = (bytes: number): void => {
+    most = Math.max(most, bytes);
+  };
+  for (const dims of representativeDims(plan.limits))
+    for (const step of distinctSteps(plan)) stepLaunches(step, view(plan, step, dims, arch, tactics, onScratch));
+  return most;
 }
 
 /** Every problem with a choice of tactics, at each size that the plan's limits allow. */

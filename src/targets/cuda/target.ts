@@ -50,6 +50,7 @@ export const cudaTarget: Target = {
   storageBytes: cudaBytes,
   keepsBlocks: () => false,
   epilogues: ['gated-matmul'],
+  makesRandomWeights: true,
   select(node) {
     if (!Object.hasOwn(cudaKernels, node.op)) return undefined;
     if ((node.op === 'ropeCache' || node.op === 'pagedAttention') && node.attrs.headDim > 256) return undefined;
@@ -68,13 +69,15 @@ export const cudaTarget: Target = {
     return {
       target: 'cuda',
       name: device.info.name,
-      memory: () => ({ kind: 'device', ...device.driver.memoryInfo() }),
+      memory: () => device.memory(),
       load: async (source) => {
         const { plan } = source;
         const kernels = new PlanBinaries(device.info, plan);
         binaries.push(kernels);
         await kernels.prepare(engineKernels(plan, device.info), (name) => source.readWeight(name));
-        return await CudaProgram.load(device, kernels, source);
+        const program = await CudaProgram.load(device, kernels, source);
+        await program.makeRandomWeights();
+        return program;
       },
       [Symbol.asyncDispose]: async () => {
         for (const kernels of binaries) kernels[Symbol.dispose]();

@@ -99,10 +99,12 @@ async function fill(
   device: CudaDevice,
   stream: Stream,
   base: DevicePtr,
-  weights: readonly Weight[],
+  all: readonly Weight[],
   source: ProgramSource,
 ): Promise<void> {
   const { file } = source;
+  // Those are made on the device.
+  const weights = all.filter(({ tensor: { storage } }) => storage.kind === 'weight' && storage.random === undefined);
   const plain = weights.filter(({ tensor, dtype }) => file !== undefined && tensor.dtype === dtype);
   const others = weights.filter((weight) => !plain.includes(weight));
   for (const { tensor, dtype, at } of others) {

@@ -1,11 +1,12 @@
 // Compilers that misbehave: each is told apart from one that works, in words.
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { CompileError } from '../../base/errors.ts';
 import { KernelCache } from './cache.ts';
 import { ccCompiler, cpuFlags, findCCompiler, searchCCompiler } from './cc-compiler.ts';
+import { knownCompiler, rememberCompiler } from './known-compilers.ts';
 import { mapTree } from './sources.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'typert-cc-test-'));
@@ -37,6 +38,28 @@ describe('searchCCompiler', () => {
     if (working instanceof Error) return;
     const found = searchCCompiler([join(folder, 'nowhere'), working.command], 10_000);
     expect(found).toEqual(working);
+  });
+});
+
+describe('known compilers', () => {
+  const file = join(folder, 'cache-known', 'compilers.json');
+  test('are not tried again until their file changes; others and damaged notes are', () => {
+    const path = script('cc', 'exit 9');
+    expect(knownCompiler(['cc'], folder, file)).toBeUndefined();
+    rememberCompiler({ command: 'cc', version: 'cc 1.0' }, folder, file);
+    expect(knownCompiler(['nowhere', 'cc'], `/nowhere${delimiter}${folder}`, file)).toEqual({
+      command: 'cc',
+      version: 'cc 1.0',
+    });
+    // One that comes first and is not known must be tried.
+    script('gcc', 'exit 9');
+    expect(knownCompiler(['gcc', 'cc'], folder, file)).toBeUndefined();
+    writeFileSync(path, '#!/bin/sh\nexit 10 # another\n');
+    expect(knownCompiler(['cc'], folder, file)).toBeUndefined();
+    rememberCompiler({ command: 'cc', version: 'cc 2.0' }, folder, file);
+    expect(knownCompiler(['cc'], folder, file)?.version).toBe('cc 2.0');
+    writeFileSync(file, '{');
+    expect(knownCompiler(['cc'], folder, file)).toBeUndefined();
   });
 });
 

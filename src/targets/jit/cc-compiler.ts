@@ -5,8 +5,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { arch, cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { readEnv } from '../../base/env.ts';
 import { CompileError } from '../../base/errors.ts';
 import type { CompileInput, CompileOutput, Compiler } from './cache.ts';
+import { knownCompiler, rememberCompiler } from './known-compilers.ts';
 
 const run = promisify(execFile);
 
@@ -35,9 +37,14 @@ const limits = { version: 10_000, compile: 120_000 };
 
 let found: CCompiler | Error | undefined;
 
-/** The first C compiler that tells its version and makes a shared object, or why there is none; asked once a process. */
+/** The first C compiler that tells its version and makes a shared object, or why there is none; asked once a process, tried once a machine. */
 export function findCCompiler(): CCompiler | Error {
-  found ??= searchCCompiler(candidates, limits.version);
+  if (found !== undefined) return found;
+  const { cacheDir, path } = readEnv();
+  const file = join(cacheDir, 'compilers.json');
+  const known = knownCompiler(candidates, path, file);
+  found = known ?? searchCCompiler(candidates, limits.version);
+  if (known === undefined && !(found instanceof Error)) rememberCompiler(found, path, file);
   return found;
 }
 

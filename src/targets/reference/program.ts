@@ -16,8 +16,16 @@ import {
   type RefTensor,
 } from '../../kernels/reference.ts';
 import { type KernelOp, referenceKernels } from '../../kernels/reference-table.ts';
+import { hostMemory } from '../host-memory.ts';
 import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
-import type { BlockCopies, HostArray, Program, ProgramMemory, ProgramSource } from '../target.ts';
+import {
+  type BlockCopies,
+  type HostArray,
+  type Program,
+  type ProgramMemory,
+  type ProgramSource,
+  poolBlocks,
+} from '../target.ts';
 
 /** A tensor's memory; the shape is filled in for each step. */
 interface Slot {
@@ -98,6 +106,7 @@ class StepArgs implements RefArgs {
 
 export class ReferenceProgram implements Program {
   readonly memory: ProgramMemory;
+  readonly numBlocks: number;
   readonly #plan: Plan;
   readonly #slots: readonly Slot[];
   readonly #inputs = new Map<string, Slot>();
@@ -108,7 +117,8 @@ export class ReferenceProgram implements Program {
   /** Milliseconds and launches of each op in the steps that were timed; TYPERT_DEBUG shows them. */
   readonly #times = new Map<string, { ms: number; launches: number }>();
 
-  constructor({ plan, numBlocks, numHostBlocks = 0, readWeight, onWeight }: ProgramSource) {
+  constructor(source: ProgramSource) {
+    const { plan, numHostBlocks = 0, readWeight, onWeight } = source;
     this.#plan = plan;
     const { maxNumTokens: T, maxBatchSize: R, maxNumLogits: L } = plan.limits;
     const limits: Dims = { T, R, L };
@@ -146,6 +156,8 @@ export class ReferenceProgram implements Program {
           return tensor.storage satisfies never;
       }
     });
+    const numBlocks = poolBlocks(source, hostMemory);
+    this.numBlocks = numBlocks;
     let cacheBytes = 0;
     for (const [pool, spec] of cachePools(plan)) {
       const size = blockElements(spec, plan.tokensPerBlock);

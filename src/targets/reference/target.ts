@@ -1,7 +1,7 @@
 // The reference target: plain TypeScript, slow and obvious. It says what every op means; the others must agree with it.
-import { freemem, totalmem } from 'node:os';
 import { track } from '../../base/dispose.ts';
 import { type KernelOp, referenceKernels } from '../../kernels/reference-table.ts';
+import { hostMemory } from '../host-memory.ts';
 import type { Device, ProgramSource, Target } from '../target.ts';
 import { ReferenceProgram } from './program.ts';
 
@@ -27,7 +27,7 @@ export const referenceTarget: Target = {
     return {
       target: 'reference',
       name: 'reference',
-      memory: () => ({ total: totalmem(), free: freemem(), kind: 'host' }),
+      memory: hostMemory,
       load: async (source: ProgramSource) => new ReferenceProgram(source),
       [Symbol.asyncDispose]: async () => close(),
     };
