@@ -19,6 +19,8 @@ export interface Env {
   };
   /** PATH: where the system's compilers are looked for. */
   readonly path: string;
+  /** OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_EXPORTER_OTLP_HEADERS: as in OpenTelemetry's SDKs. */
+  readonly otlp: { readonly endpoint: string | undefined; readonly headers: Readonly<Record<string, string>> };
   /** NO_COLOR (https://no-color.org). */
   readonly color: boolean;
 }
@@ -27,6 +29,18 @@ function flag(name: string, value: string | undefined): boolean {
   if (value === undefined || value === '' || value === '0' || /^(false|no|off)$/i.test(value)) return false;
   if (value === '1' || /^(true|yes|on)$/i.test(value)) return true;
   throw new UsageError('not a switch', { where: name, expected: '1 or 0', got: value });
+}
+
+/** `key=value,key2=value2`, percent-encoded. */
+function pairs(name: string, value: string | undefined): Record<string, string> {
+  const all = (value ?? '').split(',').filter((pair) => pair.trim() !== '');
+  return Object.fromEntries(
+    all.map((pair) => {
+      const at = pair.indexOf('=');
+      if (at <= 0) throw new UsageError('not a list of headers', { where: name, expected: 'key=value,key2=value2' });
+      return [pair.slice(0, at).trim(), decodeURIComponent(pair.slice(at + 1).trim())];
+    }),
+  );
 }
 
 /** Reads the environment; throws UsageError on a value that makes no sense. */
@@ -55,6 +69,14 @@ export function readEnv(vars: Readonly<Record<string, string | undefined>> = pro
       cacheDir: vars.HF_HUB_CACHE || join(hfHome, 'hub'),
     },
     path: vars.PATH || '',
+    otlp: {
+      endpoint:
+        vars.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ||
+        (vars.OTEL_EXPORTER_OTLP_ENDPOINT
+          ? `${vars.OTEL_EXPORTER_OTLP_ENDPOINT.replace(/\/+$/, '')}/v1/traces`
+          : undefined),
+      headers: pairs('OTEL_EXPORTER_OTLP_HEADERS', vars.OTEL_EXPORTER_OTLP_HEADERS),
+    },
     color: vars.NO_COLOR === undefined || vars.NO_COLOR === '',
   };
 }

@@ -10,7 +10,7 @@ import { addDashboardApi } from './dashboard/routes.ts';
 import { Watch } from './dashboard/watch.ts';
 import { errorBodyOf, ServeError, toHttpError } from './errors.ts';
 import { addHealth, type Lifecycle } from './health.ts';
-import { type Env, makeId, type Scope } from './http.ts';
+import { type Ctx, type Env, makeId, type Scope } from './http.ts';
 import { Inference } from './kserve/infer.ts';
 import { addKserve } from './kserve/routes.ts';
 import { Metrics } from './metrics/metrics.ts';
@@ -23,6 +23,8 @@ import { addModels } from './openai/models.ts';
 import { addResponses } from './openai/responses.ts';
 import { addOpenApi } from './openapi.ts';
 import type { Registry } from './registry.ts';
+import type { OtlpExporter } from './tracing/otlp.ts';
+import { operationOf, Trace } from './tracing/trace.ts';
 
 export interface AppOptions {
   readonly registry: Registry;
@@ -39,16 +41,33 @@ export interface AppOptions {
   readonly watch?: Watch;
   /** Shared with the gRPC service, so that one can stop what the other began. */
   readonly inference?: Inference;
+  /** Where spans of requests go; default: nowhere. */
+  readonly tracing?: OtlpExporter;
 }
 
 const requestId = /^[\w.:-]{1,128}$/;
 
-function scopeOf(
-  given: string | undefined,
-  clientSignal: AbortSignal,
-  options: AppOptions,
-  observers: readonly Observer[],
-): Scope {
+/** What a request is to its trace. Probes and scrapes have none. */
+function traceOf(c: Ctx, exporter: OtlpExporter | undefined): Trace | undefined {
+  if (exporter === undefined || c.req.method !== 'POST') return undefined;
+  const { method, path } = c.req;
+  const header = (name: string): string | undefined => c.req.header(name);
+  return new Trace(exporter, {
+    name: `${method} ${path}`,
+    operation: operationOf(path),
+    traceparent: header('traceparent'),
+    tracestate: header('tracestate'),
+    attributes: {
+      'http.request.method': method,
+      'url.path': path,
+      'user_agent.original': header('user-agent'),
+    },
+  });
+}
+
+function scopeOf(c: Ctx, options: AppOptions, observers: readonly Observer[]): Scope {
+  const given = c.req.header('x-request-id');
+  const clientSignal = c.req.raw.signal;
   const id = given !== undefined && requestId.test(given) ? given : makeId('req_');
   const controller = new AbortController();
   const { logger } = options;
@@ -87,9 +106,12 @@ export function createApp(options: AppOptions): Hono<Env> {
   const app = new Hono<Env>();
   app.use(async (c, next) => {
     const started = performance.now();
-    const scope = scopeOf(c.req.header('x-request-id'), c.req.raw.signal, options, [metrics, watch]);
+    const trace = traceOf(c, options.tracing);
+    const scope = scopeOf(c, options, [metrics, watch, ...(trace === undefined ? [] : [trace])]);
     c.set('scope', scope);
     await next();
+    const { status } = c.res;
+    trace?.answered({ 'http.response.status_code': status }, status >= 500 ? `status ${status}` : undefined);
     c.res.headers.set('x-request-id', scope.id);
     c.res.headers.set('x-content-type-options', 'nosniff');
     const { method, path } = c.req;

@@ -54,6 +54,7 @@ export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, 
     const now = performance.now();
     observer?.requestEnded?.({
       model: model.name,
+      params,
       started,
       firstToken,
       ended: now,

@@ -1,11 +1,12 @@
 // The handler on a socket: plain or TLS, with an end that lets open requests finish.
 
 import { readFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { ServerHttp2Session } from 'node:http2';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Server as NetServer } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import type { Logger } from 'pino';
 import { UsageError } from '../base/errors.ts';
 import { createApp } from './app.ts';
@@ -16,7 +17,10 @@ import { createService } from './grpc/service.ts';
 import { Inference } from './kserve/infer.ts';
 import { Metrics } from './metrics/metrics.ts';
 import { allOf, type ModelSource, type Observer } from './model.ts';
+import { writeSource } from './outgoing.ts';
 import { Registry, type RegistryOptions } from './registry.ts';
+import { sourceOf } from './sse.ts';
+import { type ExporterOptions, OtlpExporter } from './tracing/otlp.ts';
 
 export interface ServerOptions extends Omit<RegistryOptions, 'observer'> {
   readonly models: readonly ModelSource[];
@@ -31,6 +35,8 @@ export interface ServerOptions extends Omit<RegistryOptions, 'observer'> {
   readonly logger?: Logger;
   /** Port of the KServe v2 gRPC service; 0 takes a free one. Default: none. */
   readonly grpcPort?: number;
+  /** Where spans of requests are sent (OpenTelemetry, OTLP over HTTP); default: nowhere. */
+  readonly tracing?: Omit<ExporterOptions, 'logger'>;
 }
 
 /** A server that takes requests. Disposing it is `close` without patience. */
@@ -81,14 +87,31 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       else logger?.info({ model, state }, 'model');
     },
   };
+  const tracing =
+    options.tracing && new OtlpExporter(logger === undefined ? options.tracing : { ...options.tracing, logger });
   const registry = new Registry(options.models, { ...options, observer });
   const lifecycle = { draining: false };
   const inference = new Inference(registry);
   const watch = new Watch();
-  const app = createApp({ ...options, registry, metrics, lifecycle, inference, watch });
+  const { tracing: _, ...rest } = options;
+  const app = createApp({
+    ...rest,
+    registry,
+    metrics,
+    lifecycle,
+    inference,
+    watch,
+    ...(tracing === undefined ? {} : { tracing }),
+  });
   const pem = tls && { cert: readFile(tls.certFile, 'TLS certificate'), key: readFile(tls.keyFile, 'TLS key') };
   const server = createAdaptorServer({
-    fetch: app.fetch,
+    fetch: async (request, env) => {
+      const response = await app.fetch(request, env);
+      const source = sourceOf(response);
+      if (source === undefined) return response;
+      await writeSource(response, source, env.outgoing as ServerResponse);
+      return RESPONSE_ALREADY_SENT;
+    },
     overrideGlobalObjects: false,
     hostname: host,
     ...(pem === undefined
@@ -111,6 +134,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
             observer: allOf([metrics, watch]),
             apiKeys: options.apiKeys ?? [],
             draining: () => lifecycle.draining,
+            tracing,
           }),
           maxMessageSize: options.maxBodySize ?? 32 << 20,
           failed: (error, { status }) => {
@@ -154,6 +178,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     }, 500);
     await Promise.all([gone, grpcGone]);
     clearTimeout(timer);
+    await tracing?.[Symbol.asyncDispose]();
   };
   const closeOnce = (patienceMs = 30_000): Promise<void> => {
     closing ??= close(patienceMs);

@@ -3,6 +3,7 @@
 import type { ChatTemplate } from '../llm/chat-template.ts';
 import type { LLM } from '../llm/llm.ts';
 import type { Tokenizer } from '../llm/tokenizer.ts';
+import type { SamplingParams } from '../run/decode/sampling-params.ts';
 import type { ExecutorStatistics } from '../run/executor/statistics.ts';
 
 /** What serving reads of a tokenizer. */
@@ -53,6 +54,7 @@ export type Outcome = 'stop' | 'length' | 'cancelled' | 'timeout' | 'error';
 /** What one request took. Times are milliseconds of `performance.now()`. */
 export interface RequestFacts {
   readonly model: string;
+  readonly params: SamplingParams;
   readonly started: number;
   readonly firstToken: number | undefined;
   readonly ended: number;

@@ -12,6 +12,21 @@ export interface StreamOptions {
   readonly keepAliveMs?: number;
 }
 
+/** What stands behind a streamed response. */
+export interface TextSource {
+  readonly pieces: AsyncGenerator<string, void, undefined>;
+  readonly abort: (reason?: unknown) => void;
+  readonly keepAlive: string | undefined;
+  readonly keepAliveMs: number;
+}
+
+const sources = new WeakMap<Response, TextSource>();
+
+/** The source of a response that `streamText` made: whoever writes it himself must not read the body. */
+export function sourceOf(response: Response): TextSource | undefined {
+  return sources.get(response);
+}
+
 /** A response whose body is `source`, piece by piece. `source` handles its own errors. */
 export function streamText(source: AsyncGenerator<string, void, undefined>, options: StreamOptions): Response {
   const { contentType, abort, headers = {}, keepAlive, keepAliveMs = 15_000 } = options;
@@ -51,7 +66,7 @@ export function streamText(source: AsyncGenerator<string, void, undefined>, opti
     },
     { highWaterMark: 0 },
   );
-  return new Response(body, {
+  const response = new Response(body, {
     headers: {
       'content-type': contentType,
       'cache-control': 'no-cache, no-transform',
@@ -60,6 +75,8 @@ export function streamText(source: AsyncGenerator<string, void, undefined>, opti
       ...headers,
     },
   });
+  sources.set(response, { pieces: source, abort, keepAlive, keepAliveMs });
+  return response;
 }
 
 /** Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html */

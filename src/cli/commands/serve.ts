@@ -2,9 +2,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
+import { readEnv } from '../../base/env.ts';
 import { UsageError } from '../../base/errors.ts';
 import { LLM } from '../../llm/llm.ts';
-import type { ModelSource } from '../../serve/index.ts';
+import type { ModelSource, ServerOptions } from '../../serve/index.ts';
 import {
   type BuildFlags,
   buildOptions,
@@ -35,6 +36,7 @@ interface ServeFlags extends BuildFlags, RuntimeFlags {
   readonly drainTimeout: number;
   readonly grpcPort?: number;
   readonly config?: string;
+  readonly otlpTracesEndpoint?: string;
 }
 
 /** A hub id stays as it is; a path gives its last part. */
@@ -57,6 +59,13 @@ function tls({ tlsCert, tlsKey }: ServeFlags): { tls?: { certFile: string; keyFi
   if (tlsCert === undefined || tlsKey === undefined)
     throw new UsageError('half of a TLS set-up', { expected: 'both --tls-cert and --tls-key' });
   return { tls: { certFile: tlsCert, keyFile: tlsKey } };
+}
+
+/** The flag, or OpenTelemetry's own variables. */
+function tracing({ otlpTracesEndpoint }: ServeFlags): Pick<ServerOptions, 'tracing'> {
+  const { otlp } = readEnv();
+  const endpoint = otlpTracesEndpoint ?? otlp.endpoint;
+  return endpoint === undefined ? {} : { tracing: { endpoint, headers: otlp.headers } };
 }
 
 function curl(url: string, name: string, withKey: boolean): string {
@@ -100,6 +109,7 @@ async function serve(model: string | undefined, flags: ServeFlags, configured: r
     logger: createLogger({ level: flags.logLevel }),
     ...(flags.grpcPort === undefined ? {} : { grpcPort: flags.grpcPort }),
     ...tls(flags),
+    ...tracing(flags),
   });
   const asked = new Promise<NodeJS.Signals>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
@@ -145,6 +155,7 @@ export function addServe(program: Command): void {
     .option('--tls-key <file>', 'its private key (PEM)')
     .option('--tool-parser <name>', 'how tool calls are written: auto, none, hermes, llama3, mistral', 'auto')
     .option('--reasoning-parser <name>', 'how reasoning is marked: auto, none, qwen3, deepseek-r1', 'auto')
+    .option('--otlp-traces-endpoint <url>', 'OpenTelemetry collector that gets spans of requests (OTLP over HTTP)')
     .option('--drain-timeout <s>', 'seconds that open requests get when it is asked to end', integer, 30)
     .option('--config <file>', 'YAML or JSON with any of these options, and `models:`')
     .addOption(

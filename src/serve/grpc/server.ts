@@ -45,7 +45,8 @@ export function unary(
   };
 }
 
-const codes: Readonly<Record<Status, number>> = {
+/** gRPC's codes of HTTP's statuses. */
+export const codes: Readonly<Record<Status, number>> = {
   400: 3,
   401: 16,
   403: 7,

@@ -9,16 +9,19 @@ import type { InferRequest } from '../kserve/request.ts';
 import { repositoryIndex, serverMetadata } from '../kserve/routes.ts';
 import { config, metadata } from '../kserve/specs.ts';
 import { type Element, fromBytes, isDatatype, sizeOf, type Tensor, toBytes } from '../kserve/tensors.ts';
-import type { Observer } from '../model.ts';
+import { allOf, type Observer } from '../model.ts';
+import type { OtlpExporter } from '../tracing/otlp.ts';
+import { Trace } from '../tracing/trace.ts';
 import type { Message } from './protobuf.ts';
 import * as schema from './schema.ts';
-import { type Call, type Method, unary } from './server.ts';
+import { type Call, codes, type Method, unary } from './server.ts';
 
 export interface ServiceOptions {
   readonly inference: Inference;
   readonly observer: Observer;
   readonly apiKeys: readonly string[];
   readonly draining: () => boolean;
+  readonly tracing?: OtlpExporter | undefined;
 }
 
 type Wire = {
@@ -123,13 +126,38 @@ export function createService(options: ServiceOptions): {
 } {
   const { inference, observer, apiKeys } = options;
   const { registry } = inference;
-  const scopeOf = (call: Call): Scope => ({
+  const traceOf = ({ headers }: Call, method: string): Trace | undefined => {
+    const header = (name: string): string | undefined => headers[name]?.toString();
+    return (
+      options.tracing &&
+      new Trace(options.tracing, {
+        name: `inference.GRPCInferenceService/${method}`,
+        operation: 'text_completion',
+        traceparent: header('traceparent'),
+        tracestate: header('tracestate'),
+        attributes: { 'rpc.system': 'grpc', 'rpc.service': 'inference.GRPCInferenceService', 'rpc.method': method },
+      })
+    );
+  };
+  const scopeOf = (call: Call, trace: Trace | undefined): Scope => ({
     id: makeId('req_'),
     signal: call.signal,
     abort: call.abort,
-    observer,
+    observer: trace === undefined ? observer : allOf([observer, trace]),
     maxBodySize: 0,
   });
+  /** Runs one inference; its trace learns how it went. */
+  async function* infer(message: Message, call: Call, mode: 'whole' | 'decoupled'): AsyncGenerator<Tensor[]> {
+    const trace = traceOf(call, mode === 'whole' ? 'ModelInfer' : 'ModelStreamInfer');
+    try {
+      yield* inference.run(target(message), readRequest(message), scopeOf(call, trace), mode);
+      trace?.answered({ 'rpc.grpc.status_code': 0 }, undefined);
+    } catch (error) {
+      const { status, message: what } = toHttpError(error);
+      trace?.answered({ 'rpc.grpc.status_code': codes[status] }, what);
+      throw error;
+    }
+  }
   const target = ({ model_name: name = '', model_version: version = '' }: Message) =>
     inference.find(String(name), String(version));
   const ready = () => registry.ready && !options.draining();
@@ -138,7 +166,7 @@ export function createService(options: ServiceOptions): {
     const parameters = message.parameters as ReadonlyMap<string, { bool_param?: boolean }>;
     const withFinal = parameters.get('triton_enable_empty_final_response')?.bool_param === true;
     try {
-      for await (const tensors of inference.run(target(message), readRequest(message), scopeOf(call), 'decoupled'))
+      for await (const tensors of infer(message, call, 'decoupled'))
         yield { infer_response: writeResponse(message, tensors, withFinal ? false : undefined) };
       if (withFinal) yield { infer_response: writeResponse(message, [], true) };
     } catch (error) {
@@ -205,8 +233,7 @@ export function createService(options: ServiceOptions): {
     }),
     ModelInfer: unary(schema.inferRequest, schema.inferResponse, async (message, call) => {
       let last: Tensor[] = [];
-      for await (const tensors of inference.run(target(message), readRequest(message), scopeOf(call), 'whole'))
-        last = tensors;
+      for await (const tensors of infer(message, call, 'whole')) last = tensors;
       return writeResponse(message, last);
     }),
     ModelStreamInfer: stream,

@@ -1,0 +1,95 @@
+// A lean load client: many keep-alive connections, one request after the other on each. What comes is kept as bytes and read after the clock has stopped, so that the client costs as
+// little of the machine as it can.
+import { connect } from 'node:net';
+
+/** A request as bytes. */
+export function request(host, path, body, headers = {}) {
+  const text = JSON.stringify(body);
+  const more = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  return Buffer.from(
+    `POST ${path} HTTP/1.1\r\nhost: ${host}\r\ncontent-type: application/json\r\n${more.join('')}content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+  );
+}
+
+const end = Buffer.from('0\r\n\r\n');
+
+/** One connection; `send` resolves with what was answered, as bytes and times. */
+export class Line {
+  #socket;
+  #open;
+
+  constructor(port) {
+    this.#socket = connect({ port, host: '127.0.0.1', noDelay: true });
+    this.#socket.on('data', (chunk) => {
+      const open = this.#open;
+      if (open === undefined) return;
+      open.chunks.push(chunk);
+      open.times.push(performance.now());
+      // A response that says its length comes with an error; streams come in chunks.
+      if (chunk.length >= 5 ? chunk.subarray(-5).equals(end) : Buffer.concat(open.chunks).subarray(-5).equals(end)) this.#done();
+      else if (open.chunks.length === 1 && /content-length/i.test(chunk.toString('latin1', 0, 400))) this.#done();
+    });
+    this.#socket.on('error', (error) => this.#fail(error));
+    this.#socket.on('close', () => this.#fail(new Error('the connection was closed')));
+  }
+
+  #done() {
+    const { resolve, started, chunks, times } = this.#open;
+    this.#open = undefined;
+    resolve({ started, chunks, times });
+  }
+
+  #fail(error) {
+    const open = this.#open;
+    this.#open = undefined;
+    open?.reject(error);
+  }
+
+  send(bytes) {
+    return new Promise((resolve, reject) => {
+      this.#open = { resolve, reject, started: performance.now(), chunks: [], times: [] };
+      this.#socket.write(bytes);
+    });
+  }
+
+  close() {
+    this.#socket.destroy();
+  }
+}
+
+/** The body of an answer in chunked encoding. Throws when it is not one. */
+export function bodyOf(chunks) {
+  const all = Buffer.concat(chunks);
+  const head = all.indexOf('\r\n\r\n');
+  if (!all.subarray(0, head).toString('latin1').startsWith('HTTP/1.1 200')) throw new Error(all.toString().slice(0, 500));
+  const parts = [];
+  let at = head + 4;
+  for (;;) {
+    const line = all.indexOf('\r\n', at);
+    const size = Number.parseInt(all.toString('latin1', at, line), 16);
+    if (!(size >= 0)) throw new Error('not in chunks');
+    if (size === 0) return Buffer.concat(parts).toString();
+    parts.push(all.subarray(line + 2, line + 2 + size));
+    at = line + 2 + size + 2;
+  }
+}
+
+/** Text, token count and finish of a streamed completion. Throws when it does not end with [DONE]. */
+export function completionOf(chunks) {
+  const events = bodyOf(chunks)
+    .split('\n\n')
+    .filter((event) => event.startsWith('data: '))
+    .map((event) => event.slice(6));
+  if (events.pop() !== '[DONE]') throw new Error('the stream has no end');
+  let [text, tokens, finish] = ['', 0, undefined];
+  for (const event of events) {
+    const { choices, usage, error } = JSON.parse(event);
+    if (error !== undefined) throw new Error(error.message);
+    if (choices[0] !== undefined) {
+      text += choices[0].text;
+      finish = choices[0].finish_reason ?? finish;
+    }
+    tokens = usage?.completion_tokens ?? tokens;
+  }
+  return { text, tokens, finish };
+}
