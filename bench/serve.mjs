@@ -18,7 +18,9 @@ const limits = { target: 'cpu', maxBatchSize: streams, maxSeqLen: 256, kvCacheCo
 
 const names = ['fox', 'owl', 'girl named Lily', 'boy named Tim', 'bear', 'cat', 'dog', 'rabbit'];
 const places = ['forest', 'garden', 'house', 'park', 'sea', 'school', 'farm', 'big city'];
-const prompts = names.flatMap((name) => places.map((place) => `Once upon a time, a little ${name} went to the ${place}.`));
+const prompts = names.flatMap((name) =>
+  places.map((place) => `Once upon a time, a little ${name} went to the ${place}.`),
+);
 
 /** What is not counted at the beginning of a phase: all prompts come at once then. */
 const settle = 1500;
@@ -30,7 +32,11 @@ async function inProcess(llm, milliseconds) {
   const stop = begin + milliseconds;
   const read = async (first) => {
     for (let at = first; performance.now() < stop; at += 7)
-      for await (const { outputs } of llm.generateAsync(prompts[at % prompts.length], { temperature: 0, maxTokens, ignoreEos: true })) {
+      for await (const { outputs } of llm.generateAsync(prompts[at % prompts.length], {
+        temperature: 0,
+        maxTokens,
+        ignoreEos: true,
+      })) {
         const now = performance.now();
         if (now >= begin) tokens += outputs[0].tokenIdsDelta.length;
         if (now >= stop) break;
@@ -76,7 +82,14 @@ async function numbers(url) {
 /** Load for so long; every answer is kept. */
 async function load(port, url, milliseconds, watch) {
   const bodies = prompts.map((prompt) =>
-    request('x', '/v1/completions', { prompt, temperature: 0, max_tokens: maxTokens, ignore_eos: true, stream: true, stream_options: { include_usage: true } }),
+    request('x', '/v1/completions', {
+      prompt,
+      temperature: 0,
+      max_tokens: maxTokens,
+      ignore_eos: true,
+      stream: true,
+      stream_options: { include_usage: true },
+    }),
   );
   const answers = [];
   const samples = [];
@@ -89,7 +102,10 @@ async function load(port, url, milliseconds, watch) {
     }
   };
   const started = performance.now();
-  const timer = setInterval(async () => watch && samples.push({ at: performance.now() - started, ...(await numbers(url)) }), 5000);
+  const timer = setInterval(
+    async () => watch && samples.push({ at: performance.now() - started, ...(await numbers(url)) }),
+    5000,
+  );
   await Promise.all(lines.map(run));
   clearInterval(timer);
   const took = performance.now() - started;
@@ -108,7 +124,8 @@ function rate(answers, from, to) {
   return (tokens / (to - from)) * 1000;
 }
 
-const quantile = (values, q) => values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))];
+const quantile = (values, q) =>
+  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))];
 const round = (value, digits = 1) => Number(value.toFixed(digits));
 
 const profile = process.env.PROFILE;
@@ -141,7 +158,9 @@ try {
     }
     const http = rate(answers, begin, begin + length);
     pairs.push({ direct: round(direct), http: round(http), overhead: 1 - http / direct });
-    process.stderr.write(`in process ${direct.toFixed(0)} tok/s, HTTP ${http.toFixed(0)} tok/s, overhead ${(100 * (1 - http / direct)).toFixed(1)} %, ${answers.length} answers, ${wrong} wrong\n`);
+    process.stderr.write(
+      `in process ${direct.toFixed(0)} tok/s, HTTP ${http.toFixed(0)} tok/s, overhead ${(100 * (1 - http / direct)).toFixed(1)} %, ${answers.length} answers, ${wrong} wrong\n`,
+    );
     if (wrong > 0) process.exitCode = 1;
     if (last) {
       const settled = samples.filter(({ at }) => at > seconds * 300);
@@ -151,7 +170,10 @@ try {
         wrong,
         seconds: round(took / 1000),
         firstTokenMs: { p50: round(quantile(first, 0.5)), p99: round(quantile(first, 0.99)) },
-        eventLoopDelayMs: { p99: round(Math.max(...samples.map(({ lag }) => lag), after.lag)), max: round(Math.max(...samples.map(({ lagMax }) => lagMax))) },
+        eventLoopDelayMs: {
+          p99: round(Math.max(...samples.map(({ lag }) => lag), after.lag)),
+          max: round(Math.max(...samples.map(({ lagMax }) => lagMax))),
+        },
         memoryMiB: settled.map(({ rss }) => Math.round(rss / 2 ** 20)),
         heapMiB: settled.map(({ heap }) => Math.round(heap / 2 ** 20)),
       });
@@ -161,7 +183,17 @@ try {
     await gone;
     server = undefined;
   }
-  Object.assign(result, { pairs, overhead: round(Math.min(...pairs.map(({ overhead }) => overhead)), 3), overheadMedian: round(quantile(pairs.map(({ overhead }) => overhead), 0.5), 3) });
+  Object.assign(result, {
+    pairs,
+    overhead: round(Math.min(...pairs.map(({ overhead }) => overhead)), 3),
+    overheadMedian: round(
+      quantile(
+        pairs.map(({ overhead }) => overhead),
+        0.5,
+      ),
+      3,
+    ),
+  });
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   if (seconds >= 60) writeFileSync(join(root, 'bench/results/serve.json'), `${JSON.stringify(result, null, 2)}\n`);
 } finally {

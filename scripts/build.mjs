@@ -19,7 +19,7 @@ const dist = join(root, 'dist');
 rmSync(dist, { recursive: true, force: true });
 const { status } = spawnSync(process.execPath, [compiler, '-p', join(root, 'tsconfig.json')], { stdio: 'inherit' });
 if (status !== 0) process.exit(status ?? 1);
-for (const room of ['kernels', 'targets']) {
+for (const room of ['kernels', 'targets', 'serve']) {
   cpSync(join(root, 'src', room), join(dist, room), {
     recursive: true,
     filter: (path) => !/\.tsx?$/.test(path),

@@ -26,7 +26,8 @@ export class Line {
       open.chunks.push(chunk);
       open.times.push(performance.now());
       // A response that says its length comes with an error; streams come in chunks.
-      if (chunk.length >= 5 ? chunk.subarray(-5).equals(end) : Buffer.concat(open.chunks).subarray(-5).equals(end)) this.#done();
+      if (chunk.length >= 5 ? chunk.subarray(-5).equals(end) : Buffer.concat(open.chunks).subarray(-5).equals(end))
+        this.#done();
       else if (open.chunks.length === 1 && /content-length/i.test(chunk.toString('latin1', 0, 400))) this.#done();
     });
     this.#socket.on('error', (error) => this.#fail(error));
@@ -61,7 +62,8 @@ export class Line {
 export function bodyOf(chunks) {
   const all = Buffer.concat(chunks);
   const head = all.indexOf('\r\n\r\n');
-  if (!all.subarray(0, head).toString('latin1').startsWith('HTTP/1.1 200')) throw new Error(all.toString().slice(0, 500));
+  if (!all.subarray(0, head).toString('latin1').startsWith('HTTP/1.1 200'))
+    throw new Error(all.toString().slice(0, 500));
   const parts = [];
   let at = head + 4;
   for (;;) {

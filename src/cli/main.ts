@@ -10,6 +10,7 @@ import { addDoctor } from './commands/doctor.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addRun } from './commands/run.ts';
 import { addServe } from './commands/serve.ts';
+import { addTritonRepo } from './commands/triton-repo.ts';
 import { reportError } from './terminal.ts';
 
 /** Exit codes of commander's own messages: help and version are successes, the rest is wrong usage. */
@@ -34,6 +35,7 @@ async function main(argv: readonly string[]): Promise<number> {
     );
   addRun(program);
   addServe(program);
+  addTritonRepo(program);
   addBuild(program);
   addBench(program);
   addConvert(program);

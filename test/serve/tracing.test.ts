@@ -29,7 +29,8 @@ const collector = createServer((request, response) => {
   request.on('end', () => {
     texts += text;
     const { resourceSpans } = JSON.parse(text) as { resourceSpans: { scopeSpans: { spans: WireSpan[] }[] }[] };
-    if (answer === 200) spans.push(...resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap((one) => one.spans)));
+    if (answer === 200)
+      spans.push(...resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap((one) => one.spans)));
     response.writeHead(answer).end('{}');
   });
 });

@@ -9,7 +9,7 @@ import { event, streamEvents } from '../sse.ts';
 import type { Inference, Target } from './infer.ts';
 import { config, metadata } from './specs.ts';
 import type { Tensor } from './tensors.ts';
-import { readGenerate, readInfer, writeGenerate, writeInfer } from './wire.ts';
+import { readGenerate, readInfer, writeGenerate, writeInfer, writeInferEvent } from './wire.ts';
 
 export const serverMetadata = {
   name: 'typert',
@@ -34,9 +34,9 @@ async function only(responses: AsyncGenerator<Tensor[]>): Promise<Tensor[]> {
   return last;
 }
 
-async function* lines(name: string, id: string, responses: AsyncGenerator<Tensor[]>) {
+async function* lines(responses: AsyncGenerator<Tensor[]>, write: (tensors: Tensor[]) => Record<string, unknown>) {
   try {
-    for await (const tensors of responses) yield event(writeGenerate(name, id, tensors));
+    for await (const tensors of responses) yield event(write(tensors));
   } catch (error) {
     yield event(textError(toHttpError(error)));
   }
@@ -91,7 +91,17 @@ export function addKserve(app: Hono<Env>, { registry }: Services, inference: Inf
       const scope = c.get('scope');
       const request = readGenerate(await readBody(c), target.spec);
       const responses = inference.run(target, request, scope, 'decoupled');
-      return streamEvents(lines(target.name, request.id, responses), { abort: scope.abort });
+      const write = (tensors: Tensor[]) => writeGenerate(target.name, request.id, tensors);
+      return streamEvents(lines(responses, write), { abort: scope.abort });
+    });
+    // Ours: `infer` whose responses come one by one, with their shapes. Triton's Python backend asks it.
+    app.post(`${base}/infer_stream`, async (c) => {
+      const target = find(c);
+      const scope = c.get('scope');
+      const request = readInfer(await readBytes(c), c.req.header('inference-header-content-length'));
+      const responses = inference.run(target, request, scope, 'decoupled');
+      const write = (tensors: Tensor[]) => writeInferEvent(target.name, request.id, tensors);
+      return streamEvents(lines(responses, write), { abort: scope.abort });
     });
   }
 }

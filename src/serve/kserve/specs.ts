@@ -137,10 +137,15 @@ export function metadata(name: string, { platform, backend, inputs, outputs }: M
   };
 }
 
+/** A datatype as configurations write it. */
+export function configType(datatype: Datatype): string {
+  return datatype === 'BYTES' ? 'TYPE_STRING' : `TYPE_${datatype}`;
+}
+
 function tensorConfig({ name, datatype, dims, optional }: TensorSpec): Record<string, unknown> {
   return {
     name,
-    data_type: datatype === 'BYTES' ? 'TYPE_STRING' : `TYPE_${datatype}`,
+    data_type: configType(datatype),
     dims,
     ...(optional ? { optional } : {}),
   };

@@ -80,6 +80,17 @@ export function readInfer(body: Uint8Array, headerLength: string | undefined): W
   };
 }
 
+/** A response of a stream: JSON alone. */
+export function writeInferEvent(model: string, id: string, tensors: readonly Tensor[]): Record<string, unknown> {
+  const outputs = tensors.map(({ name, datatype, shape, data }) => ({
+    name,
+    datatype,
+    shape,
+    data: data.map(elementToJson),
+  }));
+  return { model_name: model, model_version: '1', ...(id === '' ? {} : { id }), outputs };
+}
+
 /** The response to an inference request. */
 export function writeInfer(model: string, { id, binary }: WireRequest, tensors: readonly Tensor[]): Response {
   const parts: Uint8Array[] = [];
