@@ -1,30 +1,83 @@
-// PyPI's openai and tritonclient against the server, where Python and the two are installed.
-import { spawn, spawnSync } from 'node:child_process';
+// PyPI's openai and tritonclient, and lm-eval, against the server, where Python has them. `.ci/run` installs them.
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LLM } from 'typert';
 import { startServer } from 'typert/serve';
 import { expect, test } from 'vitest';
 import { temporaryFolder } from '../support/temporary.ts';
+import { pythonHas, runPython } from './support/python.ts';
 
-const cacheDir = temporaryFolder();
-const imports = ['openai', 'tritonclient.http', 'tritonclient.grpc', 'numpy'];
-const found = spawnSync('python3', ['-c', `import ${imports.join(', ')}`], { timeout: 60_000 }).status === 0;
+const folder = temporaryFolder();
+const support = (name: string): string => fileURLToPath(new URL(`support/${name}`, import.meta.url));
 
-test.skipIf(!found)(`python clients (needs python3 with openai and tritonclient[all])`, async () => {
-  await using llm = await LLM.load('models/storyteller-7m', { cacheDir });
-  const messages = [{ role: 'user', content: 'A story about a fox' }];
-  const answer = (await llm.generate({ messages }, { temperature: 0, maxTokens: 12 })).outputs[0]!.text;
-  await using server = await startServer({
+async function serve(llm: LLM) {
+  const server = await startServer({
     models: [{ name: 'story', load: async () => llm, owned: false }],
     port: 0,
     grpcPort: 0,
   });
   await server.loaded;
-  const script = fileURLToPath(new URL('support/clients.py', import.meta.url));
-  const child = spawn('python3', [script, server.url, String(server.grpcPort), answer]);
-  let output = '';
-  child.stdout.on('data', (chunk) => (output += String(chunk)));
-  child.stderr.on('data', (chunk) => (output += String(chunk)));
-  const code = await new Promise((resolve) => child.on('close', resolve));
-  expect({ code, output }).toEqual({ code: 0, output: 'ok\n' });
-});
+  return server;
+}
+
+const clients = ['openai', 'tritonclient.http', 'tritonclient.grpc', 'numpy'];
+test.skipIf(!pythonHas(clients))(
+  'openai and tritonclient (needs python3 with openai and tritonclient[http,grpc])',
+  async () => {
+    await using llm = await LLM.load('models/storyteller-7m', { cacheDir: folder });
+    const messages = [{ role: 'user', content: 'A story about a fox' }];
+    const answer = (await llm.generate({ messages }, { temperature: 0, maxTokens: 12 })).outputs[0]!.text;
+    await using server = await serve(llm);
+    const args = [support('clients.py'), server.url, String(server.grpcPort), answer];
+    expect(await runPython(args)).toEqual({ code: 0, output: 'ok\n' });
+  },
+);
+
+interface Sample {
+  readonly doc: { readonly context: string; readonly good: string; readonly bad: string };
+  /** Log-likelihood and whether it is what the model would say, by choice. */
+  readonly filtered_resps: readonly (readonly [number | string, boolean | string])[];
+}
+
+test.skipIf(!pythonHas(['lm_eval', 'transformers', 'aiohttp', 'tenacity']))(
+  'lm-eval’s local-completions runs a task by log-likelihood (needs python3 with lm-eval[api] and transformers)',
+  async () => {
+    await using llm = await LLM.load('models/storyteller-7m', { cacheDir: folder });
+    await using server = await serve(llm);
+    const tasks = join(folder, 'tasks');
+    mkdirSync(tasks);
+    const yaml = readFileSync(support('lm-eval/stories.yaml'), 'utf8');
+    writeFileSync(join(tasks, 'stories.yaml'), yaml.replace('STORIES', support('lm-eval/stories.jsonl')));
+    const model = `model=story,base_url=${server.url}/v1/completions,tokenizer=models/storyteller-7m,tokenizer_backend=huggingface`;
+    const { code, output } = await runPython(
+      [
+        ...['-m', 'lm_eval', '--model', 'local-completions', '--model_args', `${model},num_concurrent=4`],
+        ...['--include_path', tasks, '--tasks', 'stories', '--output_path', join(folder, 'results'), '--log_samples'],
+      ],
+      { HF_HUB_OFFLINE: '1', HF_DATASETS_OFFLINE: '1', HF_HOME: join(folder, 'hf') },
+    );
+    expect({ code, output }).toMatchObject({ code: 0 });
+    const results = join(folder, 'results', 'story');
+    const file = readdirSync(results).find((name) => name.startsWith('samples_stories'))!;
+    const samples = readFileSync(join(results, file), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Sample);
+    expect(samples).toHaveLength(6);
+    for (const { doc, filtered_resps } of samples) {
+      const context = llm.encode(doc.context).promptTokenIds.length;
+      for (const [at, choice] of [doc.good, doc.bad].entries()) {
+        const ids = llm.encode(doc.context + choice).promptTokenIds;
+        const { promptLogprobs } = await llm.generate(
+          { promptTokenIds: ids },
+          { maxTokens: 1, temperature: 0, promptLogprobs: 0 },
+        );
+        const sum = ids
+          .slice(context)
+          .reduce((total, id, i) => total + promptLogprobs![context + i]!.get(id)!.logprob, 0);
+        expect(Number(filtered_resps[at]![0])).toBeCloseTo(sum, 3);
+      }
+    }
+  },
+);
