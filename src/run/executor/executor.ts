@@ -9,7 +9,7 @@ import { Calls, deferred } from './deferred.ts';
 import { type HandleOwner, RequestHandle } from './handle.ts';
 import { checkExecutorOptions } from './options.ts';
 import type { Profile } from './profile.ts';
-import type { Answers, Connect, Connection, ExecutorOptions, FromEngine, Question } from './protocol.ts';
+import type { Answers, Connect, Connection, ExecutorOptions, FromEngine, Question, WireUpdate } from './protocol.ts';
 import { checkRequest, type RequestData, type RequestOptions } from './request.ts';
 import type { EngineSnapshot } from './snapshot.ts';
 import type { ExecutorStatistics } from './statistics.ts';
@@ -17,6 +17,8 @@ import { UserProcessors } from './user-processors.ts';
 
 /** How long an engine may take to end before its thread is ended for it, milliseconds. */
 const patience = 30_000;
+/** Readers that are told of news before the event loop goes on. */
+const slice = 16;
 
 /** An engine that takes requests at any time and batches them in flight. */
 export class Executor implements AsyncDisposable {
@@ -29,6 +31,9 @@ export class Executor implements AsyncDisposable {
   readonly #calls = new Calls<Answers[keyof Answers]>();
   readonly #gone: Promise<void>;
   readonly #owner: HandleOwner;
+  /** Updates that nobody was told of yet, by message; of the first one `#told` are. */
+  readonly #arrived: (readonly WireUpdate[])[] = [];
+  #told = 0;
   #failure: Error | undefined;
   #nextId = 1;
   #disposed: Promise<void> | undefined;
@@ -143,11 +148,8 @@ export class Executor implements AsyncDisposable {
   #receive(message: FromEngine): void {
     switch (message.type) {
       case 'updates':
-        this.#connection.post({ type: 'ack' });
-        for (const update of message.updates) {
-          if ('response' in update) this.#open.get(update.response.requestId)?.push(update.response);
-          else this.#open.get(update.requestId)?.fail(deserializeError(update.error));
-        }
+        this.#arrived.push(message.updates);
+        if (this.#arrived.length === 1) this.#handOut();
         break;
       case 'answer':
         this.#calls.answer(message.call, message.answer);
@@ -168,9 +170,33 @@ export class Executor implements AsyncDisposable {
     }
   }
 
+  /** Hands out what has arrived, so many at a time: readers run as soon as they are told, and a step of a large batch must not hold the event loop for all of them. */
+  #handOut(): void {
+    const [updates] = this.#arrived;
+    if (updates === undefined) return;
+    this.#tell(updates.slice(this.#told, this.#told + slice));
+    this.#told += slice;
+    if (this.#told >= updates.length) {
+      this.#told = 0;
+      this.#arrived.shift();
+      this.#connection.post({ type: 'ack' });
+    }
+    if (this.#arrived.length > 0) setImmediate(() => this.#handOut());
+  }
+
+  #tell(updates: readonly WireUpdate[]): void {
+    for (const update of updates) {
+      if ('response' in update) this.#open.get(update.response.requestId)?.push(update.response);
+      else this.#open.get(update.requestId)?.fail(deserializeError(update.error));
+    }
+  }
+
   /** Nothing more will come: everyone who waits learns why. The first reason stays. */
   #fail(error: Error): void {
     this.#failure ??= error;
+    // What came before the end counts.
+    this.#tell(this.#arrived.splice(0).flat().slice(this.#told));
+    this.#told = 0;
     for (const handle of [...this.#open.values()]) handle.fail(this.#failure);
     this.#calls.fail(this.#failure);
     this.#hold();
