@@ -11,6 +11,8 @@ import { config, metadata } from './specs.ts';
 import type { Tensor } from './tensors.ts';
 import { readGenerate, readInfer, writeGenerate, writeInfer, writeInferEvent } from './wire.ts';
 
+export const indexSchema = z.looseObject({ ready: z.boolean().nullish() });
+
 export const serverMetadata = {
   name: 'typert',
   version,
@@ -52,7 +54,7 @@ export function addKserve(app: Hono<Env>, { registry }: Services, inference: Inf
     c.json({ model_stats: inference.targets.map(({ name }) => inference.statistics.of(name)) }),
   );
   app.post('/v2/repository/index', async (c) => {
-    const { ready } = await readJson(c, z.looseObject({ ready: z.boolean().nullish() }));
+    const { ready } = await readJson(c, indexSchema);
     return c.json(repositoryIndex(inference, ready === true));
   });
   app.post('/v2/repository/models/:model/load', async (c) => {

@@ -18,7 +18,8 @@ import {
 } from './tensors.ts';
 
 const parameters = z.record(z.string(), z.unknown()).nullish();
-const inferSchema = z.looseObject({
+/** The JSON of an inference request. */
+export const inferSchema = z.looseObject({
   id: z.string().nullish(),
   parameters,
   inputs: z.array(
@@ -32,6 +33,9 @@ const inferSchema = z.looseObject({
   ),
   outputs: z.array(z.looseObject({ name: z.string(), parameters })).nullish(),
 });
+
+/** The JSON of the generate extension. */
+export const generateSchema = z.looseObject({ id: z.string().nullish(), parameters });
 
 export interface WireRequest extends InferRequest {
   /** Whether an output goes back as bytes. */
@@ -111,7 +115,7 @@ export function writeInfer(model: string, { id, binary }: WireRequest, tensors: 
 
 /** A request of the generate extension: inputs by name, as scalars or lists; unknown names are parameters and left alone. */
 export function readGenerate(body: unknown, { inputs: specs }: ModelSpec): InferRequest {
-  const { id, parameters: nested, ...flat } = check(z.looseObject({ id: z.string().nullish(), parameters }), body);
+  const { id, parameters: nested, ...flat } = check(generateSchema, body);
   const given = new Map(Object.entries({ ...nested, ...flat }));
   const inputs = specs.flatMap(({ name, datatype, dims }): Tensor[] => {
     const value = given.get(name);

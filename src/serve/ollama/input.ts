@@ -89,3 +89,6 @@ export function modelName(name: string, known: readonly string[]): string {
   const bare = name.replace(/:latest$/, '');
   return known.includes(name) ? name : bare;
 }
+
+/** The body of /api/show; `name` is what older clients send. */
+export const showSchema = z.looseObject({ model: z.string().nullish(), name: z.string().nullish() });

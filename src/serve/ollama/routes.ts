@@ -1,7 +1,6 @@
 // Ollama's API: chat, generate, tags, show, ps, version. Streams are JSON lines, and streaming is the default.
 
 import type { Hono } from 'hono';
-import { z } from 'zod';
 import { version } from '../../base/version.ts';
 import { type ChatAnswer, type ChatPiece, type ChatRun, collectChat, startChat } from '../chat-run.ts';
 import { textError, toHttpError } from '../errors.ts';
@@ -14,6 +13,7 @@ import {
   modelName,
   paramsOf,
   refuseInOllama,
+  showSchema,
   thinkingSwitch,
   toMessages,
 } from './input.ts';
@@ -193,7 +193,7 @@ export function addOllama(app: Hono<Env>, { registry }: Services): void {
   app.get('/api/ps', (c) => c.json({ models: registry.models.filter(({ state }) => state === 'ready').map(card) }));
   app.get('/api/version', (c) => c.json({ version }));
   app.post('/api/show', async (c) => {
-    const body = await readJson(c, z.looseObject({ model: z.string().nullish(), name: z.string().nullish() }));
+    const body = await readJson(c, showSchema);
     const model = find(body.model ?? body.name ?? '');
     const { config, limits } = model.llm;
     const { architecture } = config.pretrained_config;
