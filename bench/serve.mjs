@@ -5,15 +5,16 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LLM } from 'typert';
-import { completionOf, Line, request } from './serve/client.mjs';
+import { completionOf, Line, request, textOf } from './serve/client.mjs';
 
 const [seconds = 60, streams = 256] = process.argv.slice(2).map(Number);
 const root = fileURLToPath(new URL('../', import.meta.url));
 const model = join(root, 'models/storyteller-7m');
 const cacheDir = mkdtempSync(join(tmpdir(), 'typert-bench-'));
 const maxTokens = 64;
-/** Milliseconds of the comparisons. */
-const phase = 8000;
+/** Milliseconds of a turn of the comparison, and how many there are. */
+const turn = 4000;
+const turns = 7;
 const limits = { target: 'cpu', maxBatchSize: streams, maxSeqLen: 256, kvCacheConfig: { maxTokens: streams * 256 } };
 
 const names = ['fox', 'owl', 'girl named Lily', 'boy named Tim', 'bear', 'cat', 'dog', 'rabbit'];
@@ -23,7 +24,14 @@ const prompts = names.flatMap((name) =>
 );
 
 /** What is not counted at the beginning of a phase: all prompts come at once then. */
-const settle = 1500;
+const settle = 1200;
+
+const bodies = prompts.map((prompt) =>
+  request('x', '/v1/completions', {
+    ...{ prompt, temperature: 0, max_tokens: maxTokens, ignore_eos: true },
+    ...{ stream: true, stream_options: { include_usage: true } },
+  }),
+);
 
 /** Tokens a second that `streams` readers in this process get, reading as a program does. */
 async function inProcess(llm, milliseconds) {
@@ -46,13 +54,12 @@ async function inProcess(llm, milliseconds) {
   return (tokens / milliseconds) * 1000;
 }
 
-function startServer(profile) {
+function startServer() {
   const args = [
     ...['serve', model, '--target', 'cpu', '--port', '0', '--log-level', 'silent'],
     ...['--max-batch-size', String(streams), '--max-seq-len', '256', '--kv-cache-tokens', String(streams * 256)],
   ];
-  const flags = profile === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profile];
-  const child = spawn(process.execPath, [...flags, join(root, 'dist/cli/main.js'), ...args], {
+  const child = spawn(process.execPath, [join(root, 'dist/cli/main.js'), ...args], {
     env: { ...process.env, TYPERT_CACHE: cacheDir },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -79,18 +86,8 @@ async function numbers(url) {
   };
 }
 
-/** Load for so long; every answer is kept. */
-async function load(port, url, milliseconds, watch) {
-  const bodies = prompts.map((prompt) =>
-    request('x', '/v1/completions', {
-      prompt,
-      temperature: 0,
-      max_tokens: maxTokens,
-      ignore_eos: true,
-      stream: true,
-      stream_options: { include_usage: true },
-    }),
-  );
+/** Load for so long; every answer is kept. With `drain` the last ones are waited for, without it they are broken off. */
+async function load({ port, url }, milliseconds, drain) {
   const answers = [];
   const samples = [];
   const stop = performance.now() + milliseconds;
@@ -98,28 +95,29 @@ async function load(port, url, milliseconds, watch) {
   const run = async (line, first) => {
     for (let at = first; performance.now() < stop; at += 7) {
       const prompt = at % prompts.length;
-      answers.push({ prompt, ...(await line.send(bodies[prompt])) });
+      const answer = await line.send(bodies[prompt]);
+      answers.push({ prompt, ...answer });
+      if (!answer.whole) return;
     }
   };
   const started = performance.now();
-  const timer = setInterval(
-    async () => watch && samples.push({ at: performance.now() - started, ...(await numbers(url)) }),
-    5000,
-  );
+  const watch = setInterval(async () => {
+    if (drain) samples.push({ at: performance.now() - started, ...(await numbers(url)) });
+  }, 5000);
+  const end = drain ? undefined : setTimeout(() => lines.map((line) => line.close()), milliseconds);
   await Promise.all(lines.map(run));
-  clearInterval(timer);
-  const took = performance.now() - started;
+  clearInterval(watch);
+  clearTimeout(end);
   for (const line of lines) line.close();
-  return { answers, samples, took };
+  return { answers, samples, took: performance.now() - started };
 }
 
-/** Tokens a second at the reader between two times: those of an answer lie evenly in its bytes. */
-function rate(answers, from, to) {
+/** Tokens a second at the reader between two times, told from the share of the known text that had come. */
+function rate(answers, solo, from, to) {
   let tokens = 0;
-  for (const { chunks, times, completion } of answers) {
-    const bytes = chunks.reduce((sum, { length }) => sum + length, 0);
-    const inside = chunks.reduce((sum, { length }, i) => (times[i] >= from && times[i] < to ? sum + length : sum), 0);
-    tokens += (completion.tokens * inside) / bytes;
+  for (const { prompt, chunks, times } of answers) {
+    const until = (time) => textOf(chunks.filter((_, i) => times[i] < time)).length;
+    tokens += ((until(to) - until(from)) / solo[prompt].length) * maxTokens;
   }
   return (tokens / (to - from)) * 1000;
 }
@@ -128,71 +126,58 @@ const quantile = (values, q) =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))];
 const round = (value, digits = 1) => Number(value.toFixed(digits));
 
-const profile = process.env.PROFILE;
 const result = { machine: `${cpus().length} × ${cpus()[0].model}`, node: process.version, streams, seconds, maxTokens };
 let server;
 try {
+  const llm = await LLM.load(model, { ...limits, cacheDir });
   const solo = [];
-  {
-    const llm = await LLM.load(model, { ...limits, cacheDir });
-    for (const prompt of prompts)
-      solo.push((await llm.generate(prompt, { temperature: 0, maxTokens, ignoreEos: true })).outputs[0].text);
-    await llm[Symbol.asyncDispose]();
-  }
-  // In process and through HTTP by turns, so that both see the same machine.
+  for (const prompt of prompts)
+    solo.push((await llm.generate(prompt, { temperature: 0, maxTokens, ignoreEos: true })).outputs[0].text);
+  // In process and through HTTP by short turns, both engines open all the time: whatever else the machine does falls on both.
+  server = await startServer();
   const pairs = [];
-  for (let pair = 0; pair < 3; pair++) {
-    const llm = await LLM.load(model, { ...limits, cacheDir });
-    const direct = await inProcess(llm, phase);
-    await llm[Symbol.asyncDispose]();
-    server = await startServer(profile);
-    const last = pair === 2;
+  for (let pair = 0; pair < turns; pair++) {
+    const direct = await inProcess(llm, turn);
     const begin = performance.now() + settle;
-    const length = last ? seconds * 1000 : phase;
-    const { answers, samples, took } = await load(server.port, server.url, settle + length, last);
-    const after = await numbers(server.url);
-    let wrong = 0;
-    for (const answer of answers) {
-      answer.completion = completionOf(answer.chunks);
-      if (answer.completion.text !== solo[answer.prompt] || answer.completion.tokens !== maxTokens) wrong++;
-    }
-    const http = rate(answers, begin, begin + length);
-    pairs.push({ direct: round(direct), http: round(http), overhead: 1 - http / direct });
+    const { answers } = await load(server, settle + turn, false);
+    const http = rate(answers, solo, begin, begin + turn);
+    pairs.push({ direct: round(direct), http: round(http), overhead: round(1 - http / direct, 3) });
     process.stderr.write(
-      `in process ${direct.toFixed(0)} tok/s, HTTP ${http.toFixed(0)} tok/s, overhead ${(100 * (1 - http / direct)).toFixed(1)} %, ${answers.length} answers, ${wrong} wrong\n`,
+      `in process ${round(direct)} tok/s, HTTP ${round(http)} tok/s: ${round(100 * (1 - http / direct))} %\n`,
     );
-    if (wrong > 0) process.exitCode = 1;
-    if (last) {
-      const settled = samples.filter(({ at }) => at > seconds * 300);
-      const first = answers.map(({ started, times }) => times[0] - started);
-      Object.assign(result, {
-        answers: answers.length,
-        wrong,
-        seconds: round(took / 1000),
-        firstTokenMs: { p50: round(quantile(first, 0.5)), p99: round(quantile(first, 0.99)) },
-        eventLoopDelayMs: {
-          p99: round(Math.max(...samples.map(({ lag }) => lag), after.lag)),
-          max: round(Math.max(...samples.map(({ lagMax }) => lagMax))),
-        },
-        memoryMiB: settled.map(({ rss }) => Math.round(rss / 2 ** 20)),
-        heapMiB: settled.map(({ heap }) => Math.round(heap / 2 ** 20)),
-      });
-    }
-    const gone = new Promise((resolve) => server.child.removeAllListeners('exit').once('exit', resolve));
-    server.child.kill('SIGTERM');
-    await gone;
-    server = undefined;
   }
+  await llm[Symbol.asyncDispose]();
+  await numbers(server.url);
+  const begin = performance.now() + settle;
+  const { answers, samples, took } = await load(server, settle + seconds * 1000, true);
+  const after = await numbers(server.url);
+  const wrong = answers.filter((answer) => {
+    const { text, tokens } = completionOf(answer.chunks);
+    return text !== solo[answer.prompt] || tokens !== maxTokens;
+  }).length;
+  if (wrong > 0) process.exitCode = 1;
+  const settled = samples.filter(({ at }) => at > seconds * 300);
+  const first = answers.map(({ started, times }) => times[0] - started);
+  const overheads = pairs.map(({ overhead }) => overhead);
   Object.assign(result, {
-    pairs,
-    overhead: round(Math.min(...pairs.map(({ overhead }) => overhead)), 3),
-    overheadMedian: round(
-      quantile(
-        pairs.map(({ overhead }) => overhead),
-        0.5,
+    answers: answers.length,
+    wrong,
+    seconds: round(took / 1000),
+    tokensPerSecond: round(rate(answers, solo, begin, begin + seconds * 1000)),
+    firstTokenMs: { p50: round(quantile(first, 0.5)), p99: round(quantile(first, 0.99)) },
+    eventLoopDelayMs: {
+      p99: round(Math.max(...samples.map(({ lag }) => lag), after.lag)),
+      p99Median: round(
+        quantile(
+          samples.map(({ lag }) => lag),
+          0.5,
+        ),
       ),
-      3,
-    ),
+    },
+    memoryMiB: settled.map(({ rss }) => Math.round(rss / 2 ** 20)),
+    heapMiB: settled.map(({ heap }) => Math.round(heap / 2 ** 20)),
+    pairs,
+    overhead: { best: Math.min(...overheads), median: quantile(overheads, 0.5) },
   });
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   if (seconds >= 60) writeFileSync(join(root, 'bench/results/serve.json'), `${JSON.stringify(result, null, 2)}\n`);

@@ -34,10 +34,10 @@ export class Line {
     this.#socket.on('close', () => this.#fail(new Error('the connection was closed')));
   }
 
-  #done() {
+  #done(whole = true) {
     const { resolve, started, chunks, times } = this.#open;
     this.#open = undefined;
-    resolve({ started, chunks, times });
+    resolve({ started, chunks, times, whole });
   }
 
   #fail(error) {
@@ -53,7 +53,9 @@ export class Line {
     });
   }
 
+  /** An answer that is still coming is broken off. */
   close() {
+    if (this.#open !== undefined) this.#done(false);
     this.#socket.destroy();
   }
 }
@@ -74,6 +76,14 @@ export function bodyOf(chunks) {
     parts.push(all.subarray(line + 2, line + 2 + size));
     at = line + 2 + size + 2;
   }
+}
+
+/** The text in the bytes of a streamed completion, whole or not. */
+export function textOf(chunks) {
+  const found = Buffer.concat(chunks)
+    .toString()
+    .matchAll(/"text":("(?:[^"\\]|\\.)*")/g);
+  return [...found].map(([, text]) => JSON.parse(text)).join('');
 }
 
 /** Text, token count and finish of a streamed completion. Throws when it does not end with [DONE]. */
