@@ -81,6 +81,19 @@ function timeoutOf(header: string | undefined): number | undefined {
   return match === null ? undefined : Math.min(Number(match[1]) * units[match[2]!]!, 2 ** 31 - 1);
 }
 
+function unpack(bytes: Uint8Array, maxOutputLength: number): Uint8Array {
+  try {
+    return gunzipSync(bytes, { maxOutputLength });
+  } catch (cause) {
+    const large = (cause as { code?: string }).code === 'ERR_BUFFER_TOO_LARGE';
+    throw new ServeError(large ? 'the message is too large' : 'the message is not gzip', {
+      status: large ? 413 : 400,
+      ...(large ? { expected: `${maxOutputLength} bytes` } : {}),
+      cause,
+    });
+  }
+}
+
 /** The messages that a client sends. Throws ServeError for frames that cannot be. */
 async function* messages(stream: ServerHttp2Stream, schema: Schema, options: GrpcOptions, encoding: string) {
   let held: Buffer = Buffer.alloc(0);
@@ -95,7 +108,7 @@ async function* messages(stream: ServerHttp2Stream, schema: Schema, options: Grp
       let bytes: Uint8Array = held.subarray(5, 5 + length);
       if (held[0] === 1) {
         if (encoding !== 'gzip') throw new ServeError(`encoding '${encoding}' is not supported`, { status: 501 });
-        bytes = gunzipSync(bytes, { maxOutputLength: options.maxMessageSize });
+        bytes = unpack(bytes, options.maxMessageSize);
       }
       held = held.subarray(5 + length);
       yield decode(schema, bytes);
@@ -116,8 +129,7 @@ function frame(bytes: Uint8Array): Buffer {
 }
 
 function facts(error: unknown): HttpError {
-  if (error instanceof ProtobufError || (error as { code?: string } | undefined)?.code === 'ERR_BUFFER_TOO_LARGE')
-    return toHttpError(new ServeError((error as Error).message, { status: 400 }));
+  if (error instanceof ProtobufError) return toHttpError(new ServeError((error as Error).message, { status: 400 }));
   return toHttpError(error);
 }
 
