@@ -26,6 +26,7 @@ import type { Registry } from './registry.ts';
 import type { OtlpExporter } from './tracing/otlp.ts';
 import { operationOf, Trace } from './tracing/trace.ts';
 
+/** Options of `createApp`. */
 export interface AppOptions {
   readonly registry: Registry;
   /** Any of these opens the server; none: it is open to all. */
@@ -36,10 +37,14 @@ export interface AppOptions {
   readonly maxBodySize?: number;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
+  /** Whether the server is ending. */
   readonly lifecycle?: Lifecycle;
   /** What the dashboard is told of requests; shared with the gRPC service. */
   readonly watch?: Watch;
-  /** Shared with the gRPC service, so that one can stop what the other began. */
+  /**
+   * Shared with the gRPC service, so that one can stop what the other began.
+   * @internal
+   */
   readonly inference?: Inference;
   /** Where spans of requests go; default: nowhere. */
   readonly tracing?: OtlpExporter;

@@ -130,7 +130,10 @@ export function startChat(job: ChatJob): ChatRun {
           ...(addGenerationPrompt === undefined ? {} : { addGenerationPrompt }),
         },
   );
-  const needsSpecial = withTools && forcedCall === undefined && (traits.tools?.needsSpecialTokens ?? false);
+  // Markers that are special tokens must not be left out of the text. A guided answer has none.
+  const inChannels = traits.reasoning?.kind === 'channels' && job.params.guidedDecoding === undefined;
+  const needsSpecial =
+    forcedCall === undefined && (inChannels || (withTools && (traits.tools?.needsSpecialTokens ?? false)));
   const guidedDecoding =
     forcedCall === undefined ? undefined : guideOfCall(forcedCall, tools ?? [], job.parallelToolCalls ?? true);
   const params = fillMaxTokens(

@@ -2,8 +2,10 @@
 
 import { ConfigError, type ErrorFacts, ExecutorError, RequestError, TypertError, UsageError } from '../base/errors.ts';
 
+/** HTTP statuses of errors. */
 export type Status = 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 415 | 429 | 499 | 500 | 501 | 503;
 
+/** What a `ServeError` says beside its text. */
 export interface ServeErrorFacts extends ErrorFacts {
   readonly status: Status;
   /** Machine-readable, e.g. 'model_not_found'. */

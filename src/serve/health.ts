@@ -6,6 +6,7 @@ import { ServeError } from './errors.ts';
 import { generate } from './generate.ts';
 import type { Env, Services } from './http.ts';
 
+/** Where a server is in its life. */
 export interface Lifecycle {
   /** True from the first signal to end: requests in hand are finished, new ones turned away. */
   readonly draining: boolean;

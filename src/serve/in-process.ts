@@ -6,6 +6,7 @@ import { createApp } from './app.ts';
 import type { ParserChoice, ServedLLM } from './model.ts';
 import { Registry } from './registry.ts';
 
+/** What `createOpenAI` gives. */
 export interface OpenAIHandler {
   /** Answers a request. Fits `new OpenAI({ fetch })`, `createOpenAICompatible({ fetch })` and a route of any fetch-based framework. */
   readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>;
@@ -14,6 +15,7 @@ export interface OpenAIHandler {
   readonly registry: Registry;
 }
 
+/** Options of `createOpenAI`. */
 export interface InProcessOptions extends ParserChoice {
   /** The model that answers, or several by name. They stay the caller's: nothing here disposes them. */
   readonly llm: ServedLLM | Readonly<Record<string, ServedLLM>>;

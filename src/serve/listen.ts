@@ -22,6 +22,7 @@ import { Registry, type RegistryOptions } from './registry.ts';
 import { sourceOf } from './sse.ts';
 import { type ExporterOptions, OtlpExporter } from './tracing/otlp.ts';
 
+/** Options of `startServer`. */
 export interface ServerOptions extends Omit<RegistryOptions, 'observer'> {
   readonly models: readonly ModelSource[];
   /** Default 127.0.0.1: this machine only. */

@@ -5,6 +5,7 @@ import { version } from '../base/version.ts';
 
 export const logLevels = ['silent', 'error', 'warn', 'info', 'debug'] as const;
 
+/** Options of `createLogger`. */
 export interface LogOptions {
   /** Default 'info': a line a request. */
   readonly level?: (typeof logLevels)[number];

@@ -40,6 +40,7 @@ export interface ParserChoice {
 /** A model by name, and how it is loaded: at start, and again after its engine died. */
 export interface ModelSource extends ParserChoice {
   readonly name: string;
+  /** Opens it; called again after it was unloaded or its engine died. */
   readonly load: () => Promise<ServedLLM>;
   /** False for a model that somebody else owns: it is neither disposed nor loaded again. Default true. */
   readonly owned?: boolean;
@@ -65,14 +66,17 @@ export interface RequestFacts {
 
 /** Who is told what happens; the metrics are one. */
 export interface Observer {
+  /** A request was taken. */
   requestStarted?(model: string): void;
   /** The first token came so many milliseconds after the request. */
   firstToken?(model: string, milliseconds: number): void;
   /** `count` tokens came `milliseconds` after the ones before. */
   tokens?(model: string, count: number, milliseconds: number): void;
+  /** A request is over, however. */
   requestEnded?(facts: RequestFacts): void;
   /** Numbers of the engine, about once a second. */
   statistics?(model: string, statistics: ExecutorStatistics): void;
+  /** A model was loaded, unloaded, or died. */
   stateChanged?(model: string, state: ModelState, error: unknown): void;
 }
 

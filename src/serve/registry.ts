@@ -6,6 +6,7 @@ import { ServeError } from './errors.ts';
 import type { ModelSource, ModelState, Observer, ServedLLM } from './model.ts';
 import { type ChatTraits, findTraits } from './traits.ts';
 
+/** Options of a `Registry`. */
 export interface RegistryOptions {
   /** Requests that may wait for a place in a model's batch; more are answered 429. Default 1024. */
   readonly maxQueueSize?: number;
@@ -70,6 +71,10 @@ export class Model {
     });
   }
 
+  /**
+   * How its answers are read.
+   * @internal
+   */
   get traits(): ChatTraits {
     const { llm } = this;
     this.#traits ??= findTraits(llm, this.#source);
@@ -112,7 +117,10 @@ export class Model {
     if (this.#source.owned !== false) await llm?.[Symbol.asyncDispose]();
   }
 
-  /** Takes a place for a request, which `cancel` ends. Throws 503 when the model is not ready and 429 when too many wait. */
+  /**
+   * Takes a place for a request, which `cancel` ends. Throws 503 when the model is not ready and 429 when too many wait.
+   * @internal
+   */
   acquire(cancel: (reason: unknown) => void): Lease {
     const { llm } = this;
     const limit = llm.limits.maxBatchSize + (this.#options.maxQueueSize ?? 1024);
@@ -230,6 +238,7 @@ export class Registry implements AsyncDisposable {
     });
   }
 
+  /** Ends all models. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.models.map((model) => model.unload()));
   }

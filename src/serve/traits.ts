@@ -53,9 +53,11 @@ export function findTraits(
       : choose(toolFamilies, toolParser, 'toolParser');
   const reasoning =
     reasoningParser === 'auto'
-      ? known('<think>') && known('</think>')
-        ? reasoningFamilies.qwen3
-        : undefined
+      ? known('<|channel|>') && known('<|message|>')
+        ? reasoningFamilies['gpt-oss']
+        : known('<think>') && known('</think>')
+          ? reasoningFamilies.qwen3
+          : undefined
       : choose(reasoningFamilies, reasoningParser, 'reasoningParser');
   const endTexts =
     tokenizer?.eosTokenIds

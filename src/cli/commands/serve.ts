@@ -154,7 +154,7 @@ export function addServe(program: Command): void {
     .option('--tls-cert <file>', 'certificate chain (PEM) for https')
     .option('--tls-key <file>', 'its private key (PEM)')
     .option('--tool-parser <name>', 'how tool calls are written: auto, none, hermes, llama3, mistral', 'auto')
-    .option('--reasoning-parser <name>', 'how reasoning is marked: auto, none, qwen3, deepseek-r1', 'auto')
+    .option('--reasoning-parser <name>', 'how reasoning is marked: auto, none, qwen3, deepseek-r1, gpt-oss', 'auto')
     .option('--otlp-traces-endpoint <url>', 'OpenTelemetry collector that gets spans of requests (OTLP over HTTP)')
     .option('--drain-timeout <s>', 'seconds that open requests get when it is asked to end', integer, 30)
     .option('--config <file>', 'YAML or JSON with any of these options, and `models:`')

@@ -13,6 +13,7 @@ const first = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
 /** Seconds: from token to token. */
 const between = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10];
 
+/** The numbers of one server. */
 export class Metrics implements Observer {
   readonly #numbers = new Numbers();
   readonly #engine = new EngineMetrics(this.#numbers, label);
@@ -62,6 +63,7 @@ export class Metrics implements Observer {
     return await this.#numbers.metrics();
   }
 
+  /** A request was taken. */
   requestStarted(model: string): void {
     this.#open.inc({ [label]: model });
   }
@@ -71,6 +73,7 @@ export class Metrics implements Observer {
     for (let i = 0; i < count; i++) this.#between.observe({ [label]: model }, milliseconds / 1000 / count);
   }
 
+  /** A request is over, however. */
   requestEnded(facts: RequestFacts): void {
     const labels = { [label]: facts.model };
     const { started, firstToken, ended, promptTokens, completionTokens, outcome } = facts;
@@ -89,6 +92,7 @@ export class Metrics implements Observer {
     }
   }
 
+  /** A request was answered with an error. */
   requestRefused(status: number): void {
     this.#errors.inc({ http_code: String(status) });
   }
@@ -97,12 +101,14 @@ export class Metrics implements Observer {
     this.#engine.take(model, statistics);
   }
 
+  /** A model was loaded, unloaded, or died. */
   stateChanged(model: string, state: ModelState): void {
     this.setReady(model, state === 'ready');
     if (state === 'failed') this.#restarts.inc({ [label]: model });
     if (state === 'loading') this.#engine.forget(model);
   }
 
+  /** What `typert_model_ready` says. */
   setReady(model: string, ready: boolean): void {
     this.#ready.set({ [label]: model }, ready ? 1 : 0);
   }

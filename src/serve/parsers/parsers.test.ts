@@ -76,6 +76,29 @@ describe('mistral', () => {
   test('ids are what its template accepts', () => expect(toolFamilies.mistral!.makeId()).toMatch(/^[A-Za-z0-9]{9}$/));
 });
 
+describe('gpt-oss', () => {
+  const create = () => reasoningParser(reasoningFamilies['gpt-oss']!, '<|start|>assistant', plain);
+  const final = '<|channel|>final<|message|>';
+  test.each<[string, Piece[]]>([
+    [
+      `<|channel|>analysis<|message|>hm, <b> <|end|><|start|>assistant${final}Yes.`,
+      [reasoning('hm, <b> '), content('Yes.')],
+    ],
+    [`${final}Yes.<|return|>`, [content('Yes.')]],
+    ['no channels, 1 < 2 <| 3', [content('no channels, 1 < 2 <| 3')]],
+    ['<|channel|>analysis<|message|>cut off', [reasoning('cut off')]],
+    ['<|channel|>ana', []],
+    [
+      '<|channel|>analysis<|message|>f?<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"x": 1}<|call|>',
+      [reasoning('f?'), call('f', { x: 1 })],
+    ],
+    [
+      '<|channel|>commentary<|message|>Two looks.<|end|><|start|>assistant to=functions.g<|channel|>commentary<|message|>{}<|call|>',
+      [content('Two looks.'), call('g', {})],
+    ],
+  ])('%j', (text, expected) => expectPieces(create, text, expected));
+});
+
 describe('reasoning', () => {
   const make = (family: string, prompt: string) => () => reasoningParser(reasoningFamilies[family]!, prompt, plain);
   test.each<[string, string, string, Piece[]]>([

@@ -1,7 +1,12 @@
 // Reasoning apart from the answer, by model family: what stands between the markers is reasoning, and the answer begins behind them.
+import { harmonyParser } from './harmony.ts';
 import { type OutputParser, type Piece, splitAt } from './pieces.ts';
 
-export interface ReasoningFamily {
+/** Reasoning between two markers, or in a channel of its own. */
+export type ReasoningFamily = MarkedReasoning | { readonly kind: 'channels' };
+
+export interface MarkedReasoning {
+  readonly kind: 'markers';
   readonly open: string;
   readonly close: string;
   /** The model reasons from its first token on without writing the opening marker. */
@@ -10,12 +15,14 @@ export interface ReasoningFamily {
 
 /** By the names that TensorRT-LLM's `--reasoning_parser` uses. */
 export const reasoningFamilies: Readonly<Record<string, ReasoningFamily>> = {
-  'deepseek-r1': { open: '<think>', close: '</think>', startsInside: true },
-  qwen3: { open: '<think>', close: '</think>', startsInside: false },
+  'deepseek-r1': { kind: 'markers', open: '<think>', close: '</think>', startsInside: true },
+  qwen3: { kind: 'markers', open: '<think>', close: '</think>', startsInside: false },
+  'gpt-oss': { kind: 'channels' },
 };
 
 /** `prompt` is the rendered prompt: a template that has written the opening marker leaves the model inside. */
 export function reasoningParser(family: ReasoningFamily, prompt: string | null, inner: OutputParser): OutputParser {
+  if (family.kind === 'channels') return harmonyParser();
   const { open, close } = family;
   const opened = prompt?.trimEnd().endsWith(open) ?? false;
   // A template may also write an empty thought to keep the model from thinking.

@@ -21,6 +21,7 @@ export interface Span {
   readonly error?: string;
 }
 
+/** Where spans go. */
 export interface ExporterOptions {
   /** The collector's URL; without a path, `/v1/traces` is meant. */
   readonly endpoint: string;
@@ -101,6 +102,10 @@ export class OtlpExporter implements AsyncDisposable {
     this.#options = options;
   }
 
+  /**
+   * Takes a span that is over.
+   * @internal
+   */
   add(span: Span): void {
     if (this.#waiting.length >= most) {
       this.#dropped++;
@@ -147,6 +152,7 @@ export class OtlpExporter implements AsyncDisposable {
     }
   }
 
+  /** Sends what is left. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#flush();
     await this.#sending;
