@@ -34,6 +34,16 @@ test.skipIf(!pythonHas(clients))(
   },
 );
 
+test.skipIf(!pythonHas(clients))(
+  'KServe v2: every REST route and gRPC method against the public schema (needs python3 with tritonclient[http,grpc])',
+  async () => {
+    await using llm = await LLM.load('models/storyteller-7m', { cacheDir: folder });
+    await using server = await serve(llm);
+    const args = [support('conformance.py'), server.url, String(server.grpcPort)];
+    expect(await runPython(args)).toEqual({ code: 0, output: 'ok\n' });
+  },
+);
+
 interface Sample {
   readonly doc: { readonly context: string; readonly good: string; readonly bad: string };
   /** Log-likelihood and whether it is what the model would say, by choice. */
