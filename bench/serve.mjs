@@ -5,7 +5,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LLM } from 'typert';
-import { completionOf, Line, request, textOf } from './serve/client.mjs';
+import { completionOf, firstTextAt, Line, request, textOf } from './serve/client.mjs';
 
 const [seconds = 60, streams = 256] = process.argv.slice(2).map(Number);
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -157,7 +157,7 @@ try {
   }).length;
   if (wrong > 0) process.exitCode = 1;
   const settled = samples.filter(({ at }) => at > seconds * 300);
-  const first = answers.map(({ started, times }) => times[0] - started);
+  const first = answers.map((answer) => firstTextAt(answer) - answer.started);
   const overheads = pairs.map(({ overhead }) => overhead);
   Object.assign(result, {
     answers: answers.length,

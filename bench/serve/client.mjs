@@ -86,6 +86,16 @@ export function textOf(chunks) {
   return [...found].map(([, text]) => JSON.parse(text)).join('');
 }
 
+/** How many events of text came. */
+export function textEvents(chunks) {
+  return Buffer.concat(chunks).toString().split('"text":').length - 1;
+}
+
+/** When the first text came: headers come before it. */
+export function firstTextAt({ chunks, times }) {
+  return times[chunks.findIndex((chunk) => chunk.includes('"text":'))];
+}
+
 /** Text, token count and finish of a streamed completion. Throws when it does not end with [DONE]. */
 export function completionOf(chunks) {
   const events = bodyOf(chunks)
