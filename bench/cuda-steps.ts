@@ -1,6 +1,6 @@
 // Whole steps of a model's shape on the GPU with random weights: decode at several batch sizes, prompts of several lengths, each as a share of its floor
 // (bytes at the read rate, products at the matrix rate, both measured in the same run).
-// node bench/cuda-steps.ts [llama-3-8b|qwen3-0.6b]
+// node bench/cuda-steps.ts [llama-3-8b|qwen3-0.6b] [--decode]   (--decode: no prompts)
 
 import { compile } from '../src/compile/build.ts';
 import { Harness } from '../src/targets/cuda/harness.bench.ts';
@@ -101,6 +101,7 @@ for (const [requests, past, fresh] of [
   [1, 0, 2048],
   [1, 0, 8192],
 ] as const) {
+  if (fresh > 1 && process.argv.includes('--decode')) continue;
   const token = new Int32Array(requests);
   for (let i = 0; i < 3; i++) await step(requests, past, fresh);
   await program.read('token', token);

@@ -8,6 +8,8 @@ import { verify } from '../define/graph/verify.ts';
 import { referenceTarget } from '../targets/reference/target.ts';
 import { type Compiled, compile } from './build.ts';
 import { fuseGated } from './passes/fuse-gated.ts';
+import { fuseNormMatmul } from './passes/fuse-norm-matmul.ts';
+import { fuseResidualMatmul } from './passes/fuse-residual-matmul.ts';
 import { mergeMatmuls, stackRows } from './passes/merge-matmuls.ts';
 import { pipeline } from './pipeline.ts';
 
@@ -108,6 +110,35 @@ describe('passes on small graphs', () => {
       ['T', 128],
     ]);
     expect(opsOf(printGraph(stages.get('fuse-gated-matmul')!))).not.toContain('gated');
+  });
+
+  test('a layer is five launches on targets that fuse them', async () => {
+    using checkpoint = await openCheckpoint(goldenPath('llama'));
+    const epilogues = ['gated-matmul', 'residual-matmul', 'norm-matmul', 'rope-attention'] as const;
+    const { graph } = compile(checkpoint, { ...referenceTarget, epilogues }, { dtype: 'float32', maxSeqLen: 64 });
+    const kernels = graph.nodes.filter(({ op }) => op !== 'slice');
+    expect(kernels.map(({ op }) => op)).toEqual([
+      'embedding',
+      ...Array.from({ length: 2 }, () => ['matmul', 'ropeAttention', 'matmul', 'matmul', 'matmul']).flat(),
+      'gatherRows',
+      'matmul',
+      'sample',
+    ]);
+    const normed = graph.nodes.filter((node) => node.op === 'matmul' && node.attrs.norm !== undefined);
+    expect(normed).toHaveLength(5);
+    expect(graph.nodes.filter(({ inputs }) => inputs.residual !== undefined)).toHaveLength(4);
+  });
+
+  test('a norm that two products read, and a product that something else reads, stay apart', () => {
+    const builder = new GraphBuilder('shared');
+    const x = float(builder, 'x', 4);
+    const { y: normed } = builder.op('rmsnorm', 'n', { x }, { eps: 1e-5, weightOffset: 0 });
+    const a = builder.op('matmul', 'a', { x: normed, weight: weight(builder, 'a.weight', 4) }, {}).y!;
+    const b = builder.op('matmul', 'b', { x: normed, weight: weight(builder, 'b.weight', 4) }, {}).y!;
+    const { y } = builder.op('add', 'sum', { a: x, b: a }, {});
+    const graph = builder.finish({ y: y!, a, b });
+    for (const pass of [fuseNormMatmul, fuseResidualMatmul])
+      expect(opsOf(printGraph(verify(pass.run(graph), pass.name)))).toEqual(['rmsnorm', 'matmul', 'matmul', 'add']);
   });
 
   test('an activation of both factors stays', () => {

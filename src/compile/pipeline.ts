@@ -6,7 +6,10 @@ import type { Pass } from './pass.ts';
 import { canonicalise } from './passes/canonicalise.ts';
 import { fuseGated } from './passes/fuse-gated.ts';
 import { fuseGatedMatmul } from './passes/fuse-gated-matmul.ts';
+import { fuseNormMatmul } from './passes/fuse-norm-matmul.ts';
+import { fuseResidualMatmul } from './passes/fuse-residual-matmul.ts';
 import { fuseResidualNorm } from './passes/fuse-residual-norm.ts';
+import { fuseRopeAttention } from './passes/fuse-rope-attention.ts';
 import { groupCachesPass } from './passes/group-caches.ts';
 import { lowerAttention } from './passes/lower-attention.ts';
 import { mergeMatmuls } from './passes/merge-matmuls.ts';
@@ -17,11 +20,14 @@ import { type QuantConfig, weightQuantization } from './quantization.ts';
 export const pipeline: readonly Pass[] = [
   canonicalise,
   mergeMatmuls,
+  fuseResidualMatmul,
   fuseResidualNorm,
   fuseGated,
   fuseGatedMatmul,
+  fuseNormMatmul,
   lowerAttention,
   groupCachesPass,
+  fuseRopeAttention,
 ];
 
 /** The passes of a build that quantises. */

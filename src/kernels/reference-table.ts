@@ -1,6 +1,6 @@
 // The reference kernel of every op that reaches a plan. An op without an entry does not compile.
 import type { Op } from '../define/graph/ops.ts';
-import { pagedAttention, ropeCache } from './attention/reference.ts';
+import { pagedAttention, ropeAttention, ropeCache } from './attention/reference.ts';
 import { embedding } from './embedding/reference.ts';
 import { gatherRows } from './gather/reference.ts';
 import { matmul } from './matmul/reference.ts';
@@ -13,6 +13,8 @@ import { sample } from './sample/kernel.ts';
 /** Ops that the pipeline always removes before the plan: views and what is lowered. */
 export type LoweredOp = 'slice' | 'attention';
 export type KernelOp = Exclude<Op, LoweredOp>;
+/** Those that every target has: the others the pipeline makes only for targets that ask for them (target.epilogues). */
+export type PlainOp = Exclude<KernelOp, 'ropeAttention'>;
 
 export const referenceKernels: { readonly [K in KernelOp]: ReferenceKernel<K> } = {
   embedding,
@@ -28,6 +30,7 @@ export const referenceKernels: { readonly [K in KernelOp]: ReferenceKernel<K> } 
   gatherRows,
   ropeCache,
   pagedAttention,
+  ropeAttention,
   moeRoute,
   moeExperts,
   sample,

@@ -5,9 +5,8 @@ import type { Progress } from '../base/progress.ts';
 import type { AnyNode } from '../define/graph/graph.ts';
 import type { KernelChoice, PackedWeight, Phase, Plan, PlanTensor } from './plan.ts';
 
-/** The targets there can be. */
 /** What a target's kernels can compute besides their op; passes that ask for it run only where it is there. */
-export type Epilogue = 'gated-matmul';
+export type Epilogue = 'gated-matmul' | 'residual-matmul' | 'norm-matmul' | 'rope-attention';
 
 /** Names of the targets. */
 export type TargetName = 'reference' | 'cpu' | 'cuda';

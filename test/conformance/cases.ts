@@ -1,6 +1,14 @@
 // One graph that holds every op many times over, with sizes that do not fit any vector, views into wider tensors and every weight format; and the
 // seeded data that it runs on. Run on two targets, the results must agree.
-import { byteLength, type DType, dtypes, isBlockDType, toBFloat16Bits, toFloat16Bits } from '../../src/base/dtype.ts';
+import {
+  byteLength,
+  type DType,
+  dtypes,
+  type FloatDType,
+  isBlockDType,
+  toBFloat16Bits,
+  toFloat16Bits,
+} from '../../src/base/dtype.ts';
 import { evaluate } from '../../src/base/expr.ts';
 import { type Graph, GraphBuilder, type NodeInputs, type Value } from '../../src/define/graph/graph.ts';
 import type { Activation, Op, OpAttrs } from '../../src/define/graph/ops.ts';
@@ -17,6 +25,8 @@ export function random(seed: number): () => number {
 }
 
 export interface Conformance {
+  /** Of activations. */
+  readonly dtype: FloatDType;
   readonly graph: Graph;
   readonly weights: ReadonlyMap<string, Uint8Array>;
   readonly inputs: ReadonlyMap<string, Float32Array | Int32Array>;
@@ -55,6 +65,11 @@ function weightBytes(dtype: DType, shape: readonly number[], next: () => number)
   return bytes;
 }
 
+/** Outputs that a kernel may leave unwritten. */
+const room: ReadonlySet<string> = new Set(['normed', 'rotated']);
+/** What narrow results may differ by: their last bits, after sums of rounded numbers. */
+const rounding: Record<FloatDType, number> = { float32: 0, bfloat16: 2e-2, float16: 3e-3 };
+
 export class CaseBuilder {
   readonly builder = new GraphBuilder('conformance');
   readonly weights = new Map<string, Uint8Array>();
@@ -62,10 +77,13 @@ export class CaseBuilder {
   readonly outputs: Record<string, Value> = {};
   readonly tolerances = new Map<string, number>();
   readonly next: () => number;
+  /** Of activations. */
+  readonly dtype: FloatDType;
   #names = 0;
 
-  constructor(seed: number) {
+  constructor(seed: number, dtype: FloatDType = 'float32') {
     this.next = random(seed);
+    this.dtype = dtype;
   }
 
   name(text: string): string {
@@ -79,6 +97,14 @@ export class CaseBuilder {
   }
 
   floats(shape: readonly number[], scale = 2): Value {
+    // Inputs of a step are float32: activations of other dtypes are made of weights.
+    if (this.dtype !== 'float32')
+      return this.builder.op('scale', this.name('x'), { x: this.weight(this.dtype, shape) }, { factor: scale }).y!;
+    return this.numbers(shape, scale);
+  }
+
+  /** A step input of float32. */
+  numbers(shape: readonly number[], scale = 1): Value {
     const name = this.name('x');
     this.inputs.set(
       name,
@@ -104,14 +130,16 @@ export class CaseBuilder {
     const scope = this.name(`${op} ${label}`);
     const made = this.builder.op(op, scope, inputs, attrs);
     for (const [name, value] of Object.entries(made)) {
+      if (room.has(name)) continue;
       this.outputs[`${scope} ${name}`] = value;
-      this.tolerances.set(`${scope} ${name}`, value.dtype === 'int32' ? 0 : tolerance);
+      this.tolerances.set(`${scope} ${name}`, value.dtype === 'int32' ? 0 : Math.max(tolerance, rounding[this.dtype]));
     }
     return Object.values(made)[0]!;
   }
 
   finish(): Conformance {
     return {
+      dtype: this.dtype,
       graph: this.builder.finish(this.outputs),
       weights: this.weights,
       inputs: this.inputs,
@@ -224,7 +252,7 @@ export function matmulCases(c: CaseBuilder, rows: readonly number[]): void {
       'embedding',
       dtype,
       { ids: c.ints([4, 0, 36, 4]), table: c.weight(dtype, [37, 256]) },
-      { dtype: 'float32' },
+      { dtype: c.dtype },
       1e-6,
     );
 }
@@ -233,6 +261,9 @@ export function moeCases(c: CaseBuilder): void {
   for (const [tokens, experts, topK, hidden, inner] of [
     [1, 4, 2, 32, 48],
     [37, 8, 3, 65, 33],
+    [9, 40, 4, 136, 72],
+    [150, 3, 2, 64, 136],
+    [90, 3, 1, 64, 40],
     [5, 2, 1, 256, 64],
   ] as const) {
     const label = `${tokens} tokens ${experts} experts`;
@@ -257,7 +288,7 @@ export function moeCases(c: CaseBuilder): void {
         x: c.floats([tokens, hidden]),
         ...weights,
         gateUp: c.weight('bfloat16', [experts, 2 * inner, hidden]),
-        down: c.weight('float32', [experts, hidden, inner]),
+        down: c.weight(c.dtype, [experts, hidden, inner]),
       },
       { kind: 'silu' },
       1e-4,
@@ -306,7 +337,7 @@ export function sampleCases(c: CaseBuilder): void {
   for (const vocab of [7, 1000, 4099]) {
     const rows = Array.from({ length: 5 * filters.length }, (_, i) => filters[i % filters.length]!);
     const numbers = (name: 'temperature' | 'topP' | 'minP') => {
-      const value = c.floats([rows.length]);
+      const value = c.numbers([rows.length]);
       c.inputs.set(
         value.name,
         Float32Array.from(rows, (row) => row[name]),
@@ -415,6 +446,138 @@ export function attentionCases(c: CaseBuilder, tokensPerBlock: number): void {
         ...('softcap' in shape ? { softcap: shape.softcap } : {}),
       },
     );
+  });
+}
+
+/** Products that norm what they read, gate or add what was there before. */
+export function fusedMatmulCases(c: CaseBuilder, rows: readonly number[]): void {
+  for (const m of rows) {
+    for (const [n, k] of [
+      [64, 64],
+      [264, 520],
+      [96, 4096],
+      [1032, 1160],
+      [33, 65],
+    ] as const) {
+      const label = `${m}x${k}x${n}`;
+      const { dtype } = c;
+      // A row of its own size each, so that a norm of the wrong row is seen.
+      const x = () => c.view(m, k, k + 8, 8);
+      const weight = (count: number) => c.weight(dtype, [count, k]);
+      const norm = { eps: 1e-5, weightOffset: 0 };
+      const normWeight = () => c.weight(dtype, [k]);
+      c.check(
+        'matmul',
+        `residual ${label}`,
+        { x: x(), weight: weight(n), residual: c.view(m, n, n + 16, 8) },
+        {},
+        1e-4,
+      );
+      c.check('matmul', `norm ${label}`, { x: x(), weight: weight(n), normWeight: normWeight() }, { norm }, 1e-4);
+      c.check(
+        'matmul',
+        `norm, bias, residual ${label}`,
+        { x: x(), weight: weight(n), bias: c.weight(dtype, [n]), residual: c.floats([m, n]), normWeight: normWeight() },
+        { norm: { eps: 0.3, weightOffset: 1 } },
+        1e-4,
+      );
+      if (n % 8 !== 0) continue;
+      c.check(
+        'matmul',
+        `gated ${label}`,
+        { x: x(), weight: weight(2 * n), bias: c.weight(dtype, [2 * n]) },
+        { gated: 'silu' },
+        1e-4,
+      );
+      c.check('matmul', `norm, gated ${label}`, { x: x(), weight: weight(2 * n) }, { gated: 'gelu_tanh', norm }, 1e-4);
+    }
+  }
+}
+
+/** One token of each request after keys that are in the cache, and a step of prompts and such tokens: rotation and attention in one. */
+export function ropeAttentionCases(c: CaseBuilder, tokensPerBlock: number): void {
+  const shapes = [
+    { numHeads: 4, numKvHeads: 2, dim: 64 },
+    { numHeads: 32, numKvHeads: 8, dim: 128, norm: 'rms' },
+    { numHeads: 3, numKvHeads: 3, dim: 80, window: 17, interleaved: true },
+    { numHeads: 8, numKvHeads: 1, dim: 128, chunk: 16, rotary: 32 },
+    { numHeads: 16, numKvHeads: 1, dim: 256, slopes: true, norm: 'layer' },
+    { numHeads: 6, numKvHeads: 2, dim: 48, softcap: 5, sinks: true, rotary: 0 },
+    { numHeads: 2, numKvHeads: 2, dim: 5 },
+  ] as const;
+  shapes.forEach((shape, layer) => {
+    const { numHeads, numKvHeads, dim } = shape;
+    c.builder.cache({ layer, numKvHeads, headDim: dim, valueDim: dim });
+    const rotaryDim = 'rotary' in shape ? shape.rotary : dim < 8 ? 0 : dim;
+    const normed = 'norm' in shape;
+    const heads = { layer, numHeads, numKvHeads, headDim: dim, valueDim: dim };
+    const weights = {
+      qNorm: normed ? c.weight(c.dtype, [dim]) : undefined,
+      kNorm: normed ? c.weight(c.dtype, [dim]) : undefined,
+      frequencies: rotaryDim === 0 ? undefined : c.weight('float32', [rotaryDim / 2]),
+    };
+    const style: 'half' | 'interleaved' = 'interleaved' in shape ? 'interleaved' : 'half';
+    const first = {
+      ...heads,
+      ...(normed ? { norm: { kind: shape.norm, eps: 1e-6, weightOffset: 0.5 } } : {}),
+      ...(rotaryDim === 0 ? {} : { rope: { rotaryDim, style, attentionFactor: 0.9 } }),
+    } as const;
+    const attrs = {
+      ...first,
+      scale: dim ** -0.5,
+      ...('window' in shape ? { window: shape.window } : {}),
+      ...('chunk' in shape ? { chunk: shape.chunk } : {}),
+      ...('softcap' in shape ? { softcap: shape.softcap } : {}),
+    };
+    const extra = {
+      sinks: 'sinks' in shape ? c.weight('float32', [numHeads]) : undefined,
+      slopes: 'slopes' in shape ? c.weight('float32', [numHeads]) : undefined,
+    };
+    for (const fresh of [
+      [1, 1, 1, 1, 1],
+      [1, 30, 1, 5, 20],
+    ]) {
+      const lengths = [1, 64, 71, 5, 300];
+      const perSequence = Math.ceil(Math.max(...lengths) / tokensPerBlock);
+      const tables = lengths.flatMap((_, r) =>
+        Array.from({ length: perSequence }, (_, i) => r * perSequence + perSequence - 1 - i),
+      );
+      const slot = (r: number, p: number): number =>
+        tables[r * perSequence + Math.floor(p / tokensPerBlock)]! * tokensPerBlock + (p % tokensPerBlock);
+      const span = (from: (r: number) => number, to: (r: number) => number): (readonly [number, number])[] =>
+        lengths.flatMap((_, r) => Array.from({ length: to(r) - from(r) }, (_, i) => [r, from(r) + i] as const));
+      const inputs = (tokens: readonly (readonly [number, number])[]) => {
+        // As the projection leaves them: columns of one tensor.
+        const wide = (numHeads + 2 * numKvHeads) * dim;
+        const base = c.builder.op('scale', c.name('qkv'), { x: c.floats([tokens.length, wide]) }, { factor: 1 }).y!;
+        const cut = (start: number, size: number): Value =>
+          c.builder.op('slice', c.name('cut'), { x: base }, { start, size }).y!;
+        return {
+          q: cut(0, numHeads * dim),
+          k: cut(numHeads * dim, numKvHeads * dim),
+          v: cut((numHeads + numKvHeads) * dim, numKvHeads * dim),
+          positions: c.ints(tokens.map(([, p]) => p)),
+          cacheSlots: c.ints(tokens.map(([r, p]) => slot(r, p))),
+        };
+      };
+      const past = (r: number): number => lengths[r]! - fresh[r]!;
+      c.builder.op('ropeCache', c.name('past'), { ...inputs(span(() => 0, past)), ...weights }, first);
+      const offsets = [0];
+      for (const n of fresh) offsets.push(offsets.at(-1)! + n);
+      c.check(
+        'ropeAttention',
+        `${numHeads}/${numKvHeads} heads of ${dim}, ${fresh} new`,
+        {
+          ...inputs(span(past, (r) => lengths[r]!)),
+          ...weights,
+          ...extra,
+          requestOffsets: c.ints(offsets),
+          contextLengths: c.ints(lengths),
+          blockTables: c.ints(tables, [lengths.length, perSequence]),
+        },
+        attrs,
+      );
+    }
   });
 }
 

@@ -1,18 +1,22 @@
 // One set of odd shapes for every kernel, computed on a target and on the reference target, and where they differ.
+import type { FloatDType } from '../../src/base/dtype.ts';
 import { makePlan } from '../../src/compile/plan.ts';
 import type { Graph } from '../../src/define/graph/graph.ts';
 import type { Phase, Plan } from '../../src/targets/plan.ts';
 import { referenceTarget } from '../../src/targets/reference/target.ts';
-import type { Target } from '../../src/targets/target.ts';
+import type { Epilogue, Target } from '../../src/targets/target.ts';
 import {
   type CaseBuilder,
   type Conformance,
   elementsOf,
+  fusedMatmulCases,
   matmulCases,
   moeCases,
   pointCases,
   sampleCases,
 } from './cases.ts';
+
+const fusedProducts: readonly Epilogue[] = ['gated-matmul', 'residual-matmul'];
 
 export const sets: Record<string, (c: CaseBuilder) => void> = {
   'ops on elements and rows': pointCases,
@@ -23,21 +27,29 @@ export const sets: Record<string, (c: CaseBuilder) => void> = {
 };
 export const blocks = [4, 16, 64];
 
+/** Sets of ops that the compiler makes for targets that have these alone. */
+export const fusedSets: Record<string, { readonly needs: readonly Epilogue[]; fill(c: CaseBuilder): void }> = {
+  'fused products of few rows': { needs: fusedProducts, fill: (c) => fusedMatmulCases(c, [1, 3, 8]) },
+  'fused products of rows': { needs: fusedProducts, fill: (c) => fusedMatmulCases(c, [13, 40, 150]) },
+};
+/** Besides, where a target has it: rotation and attention in one, over blocks of each length. */
+export const ropeAttention: Epilogue = 'rope-attention';
+
 /** The plan of a graph of cases. */
-export function planOf(graph: Graph, target: Target, tokensPerBlock: number): Plan {
+export function planOf(graph: Graph, target: Target, tokensPerBlock: number, dtype: FloatDType = 'float32'): Plan {
   const limits = { maxNumTokens: 128, maxBatchSize: 8, maxNumLogits: 8 };
-  return makePlan(graph, { target, dtype: 'float32', limits, tokensPerBlock, maxBlocksPerSequence: 64 }).plan;
+  return makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence: 64 }).plan;
 }
 
 export async function compute(
   target: Target,
-  { graph, weights, inputs }: Conformance,
+  { graph, weights, inputs, dtype }: Conformance,
   tokensPerBlock: number,
   times?: Map<Phase, Float64Array>,
 ): Promise<Map<string, Float32Array | Int32Array>> {
-  const plan = planOf(graph, target, tokensPerBlock);
+  const plan = planOf(graph, target, tokensPerBlock, dtype);
   await using device = await target.open();
-  await using program = await device.load({ plan, numBlocks: 128, readWeight: (name) => weights.get(name)! });
+  await using program = await device.load({ plan, numBlocks: 512, readWeight: (name) => weights.get(name)! });
   for (const [name, data] of inputs) program.write(name, data, data.length);
   for (const phase of ['forward', 'sample'] as const) {
     times?.set(phase, new Float64Array(plan.phases[phase].length));

@@ -4,8 +4,9 @@ import { cpuTargetWith } from '../../src/targets/cpu/target.ts';
 import { targets } from '../../src/targets/index.ts';
 import type { Phase } from '../../src/targets/plan.ts';
 import { referenceTarget } from '../../src/targets/reference/target.ts';
-import { attentionCases, CaseBuilder, matmulCases } from './cases.ts';
-import { blocks, compute, differences, sets } from './compare.ts';
+import type { Epilogue } from '../../src/targets/target.ts';
+import { attentionCases, CaseBuilder, matmulCases, ropeAttentionCases } from './cases.ts';
+import { blocks, compute, differences, fusedSets, ropeAttention, sets } from './compare.ts';
 
 /** The CPU's kernels as WebAssembly come into play by themselves only where no C compiler is. */
 const wasm = { ...cpuTargetWith(() => 'wasm'), label: 'cpu (WebAssembly)' };
@@ -27,6 +28,25 @@ describe.each(compared)('$label', (target) => {
   test.each(blocks)('attention over blocks of %i tokens', async (tokensPerBlock) => {
     const c = new CaseBuilder(tokensPerBlock);
     attentionCases(c, tokensPerBlock);
+    expect(await differences(target, c.finish(), tokensPerBlock)).toEqual([]);
+  });
+});
+
+describe.each(compared)('$label, fused', (target) => {
+  const status = target.probe();
+  const has = (epilogue: Epilogue) => target.epilogues.includes(epilogue);
+  if (!status.available || target.epilogues.length === 0)
+    return void test.skip(`${target.name}: ${status.available ? 'fuses nothing' : status.detail}`);
+
+  test.each(Object.keys(fusedSets).filter((name) => fusedSets[name]!.needs.every(has)))('%s', async (name) => {
+    const c = new CaseBuilder(17);
+    fusedSets[name]!.fill(c);
+    expect(await differences(target, c.finish(), 16)).toEqual([]);
+  });
+
+  test.each(has(ropeAttention) ? blocks : [])('rotation and attention over blocks of %i', async (tokensPerBlock) => {
+    const c = new CaseBuilder(tokensPerBlock);
+    ropeAttentionCases(c, tokensPerBlock);
     expect(await differences(target, c.finish(), tokensPerBlock)).toEqual([]);
   });
 });

@@ -45,3 +45,12 @@ async function logitsWith(name: string, epilogues: readonly Epilogue[]): Promise
 test.each(['llama', 'llama-yarn-bias', 'gemma', 'phi3'])('%s with gated products', async (name) => {
   expect(await logitsWith(name, ['gated-matmul'])).toEqual(await logitsWith(name, []));
 });
+
+const all: readonly Epilogue[] = ['gated-matmul', 'residual-matmul', 'norm-matmul', 'rope-attention'];
+
+test.each(['llama', 'gemma2', 'qwen3', 'phi3', 'gpt2', 'gpt-neox', 'olmo2', 'mixtral'])(
+  '%s with everything a target may fuse',
+  async (name) => {
+    expect(await logitsWith(name, all)).toEqual(await logitsWith(name, []));
+  },
+);

@@ -7,16 +7,23 @@ import {
   type AttentionProblem,
   attentionKernel,
   decodeCandidates,
+  type FreshHeads,
   prefillCandidates,
+  withFreshHeads,
 } from '../../src/kernels/attention/cuda.ts';
 import { ropeCacheLaunch } from '../../src/kernels/attention/cuda-rope.ts';
 import { type CudaArch, type CudaKernel, cudaArchFlag, cudaStub } from '../../src/kernels/cuda-kernel.ts';
 import { copyBlocksLaunch, gatherLaunch } from '../../src/kernels/gather/cuda.ts';
-import { type MatmulProblem, matmulCandidates, matmulKernel } from '../../src/kernels/matmul/cuda.ts';
-import { expertsLaunches, routeLaunch } from '../../src/kernels/moe/cuda.ts';
+import {
+  type MatmulProblem,
+  matmulCandidates,
+  matmulKernel,
+  normsWhileReading,
+} from '../../src/kernels/matmul/cuda.ts';
+import { expertsConfig, expertsLaunches, routeLaunch } from '../../src/kernels/moe/cuda.ts';
 import { normLaunch } from '../../src/kernels/norm/cuda.ts';
 import { pointwiseLaunch } from '../../src/kernels/pointwise/cuda.ts';
-import { sampleLaunch } from '../../src/kernels/sample/cuda.ts';
+import { sampleLaunches } from '../../src/kernels/sample/cuda.ts';
 import { Nvrtc } from '../../src/targets/ffi/nvrtc.ts';
 import { KernelCache } from '../../src/targets/jit/cache.ts';
 import { cudaFlags } from '../../src/targets/jit/nvrtc-compiler.ts';
@@ -37,7 +44,7 @@ const archs: readonly CudaArch[] = [
 function kernels(arch: CudaArch): CudaKernel[] {
   const found = new Map<string, CudaKernel>();
   const add = (kernel: CudaKernel): void => void found.set(kernel.name, kernel);
-  const matmul = (dtype: FloatDType, m: number, gated: boolean, n = 4096): void => {
+  const matmul = (dtype: FloatDType, m: number, gated: boolean, n = 4096, normed = false): void => {
     const problem: MatmulProblem = {
       dtype,
       m,
@@ -49,7 +56,9 @@ function kernels(arch: CudaArch): CudaKernel[] {
       residual: true,
       gated,
       activation: gated ? 'silu' : 'none',
+      ...(normed ? { norm: 'weighted' } : {}),
     };
+    if (normed && !normsWhileReading(problem, arch)) return;
     add(matmulKernel(problem, matmulCandidates(problem, arch)[0]!));
   };
   for (const m of [1, 12, 64, 200, 4096]) {
@@ -57,12 +66,14 @@ function kernels(arch: CudaArch): CudaKernel[] {
     matmul('float16', m, true);
   }
   for (const m of [1, 5, 64]) matmul('float32', m, m === 5);
-  for (const [dtype, headDim, flags] of [
+  for (const m of [1, 16]) matmul('bfloat16', m, m === 1, 4096, true);
+  for (const [dtype, headDim, flags, valueDim = headDim] of [
     ['bfloat16', 128, false],
     ['float16', 64, true],
     ['bfloat16', 80, true],
     ['float16', 256, false],
     ['float32', 48, true],
+    ['bfloat16', 192, false, 128],
   ] as const) {
     const problem: AttentionProblem = {
       dtype,
@@ -71,8 +82,9 @@ function kernels(arch: CudaArch): CudaKernel[] {
       heads: 8,
       kvHeads: 2,
       headDim,
+      valueDim,
       ldq: 8 * headDim,
-      ldy: 8 * headDim,
+      ldy: 8 * valueDim,
       tokensPerBlock: 32,
       maxBlocksPerSequence: 64,
       numBlocks: 512,
@@ -81,8 +93,15 @@ function kernels(arch: CudaArch): CudaKernel[] {
       alibi: flags,
       ...(flags ? { softcap: 30, window: 128 } : {}),
     };
-    for (const config of [decodeCandidates(problem, arch)[0]!, ...prefillCandidates(problem, arch)])
-      add(attentionKernel(problem, config));
+    const fresh: FreshHeads = {
+      norm: flags ? undefined : { kind: 'rms', eps: 1e-6, weightOffset: 0 },
+      rope: { rotaryDim: 16, style: flags ? 'interleaved' : 'half', attentionFactor: 1 },
+      ldk: 64,
+      ldv: 64,
+    };
+    const decode = decodeCandidates(problem, arch)[0]!;
+    const fused = withFreshHeads(problem, decode, fresh, arch) ?? decode;
+    for (const config of [decode, fused, ...prefillCandidates(problem, arch)]) add(attentionKernel(problem, config));
   }
   const strides = { ldx: 512, ldr: 512, lds: 512, ldy: 512 };
   const norm = { rows: 1, eps: 1e-5, weightOffset: 0, weight: true, bias: false, residual: true, ...strides };
@@ -112,21 +131,20 @@ function kernels(arch: CudaArch): CudaKernel[] {
   for (const op of ['gated', 'activation', 'add', 'mul', 'scale', 'softcap'] as const)
     add(pointwiseLaunch({ ...point, op, activation: 'gelu_tanh', dtype: 'bfloat16' }, arch).kernel);
   for (const dtype of ['bfloat16', 'float32'] as const)
-    add(sampleLaunch({ dtype, rows: 1, vocab: 1000, ld: 1000 }).kernel);
+    for (const { kernel } of sampleLaunches({ dtype, rows: 1, vocab: 1000, ld: 1000 })) add(kernel);
   const route = { tokens: 1, experts: 8, ld: 8, topK: 2, normalize: true, scale: 1, bias: true };
   add(routeLaunch({ ...route, dtype: 'bfloat16', scoring: 'softmax' }).kernel);
   add(routeLaunch({ ...route, dtype: 'float32', scoring: 'sigmoid' }).kernel);
-  for (const { kernel } of expertsLaunches({
-    dtype: 'bfloat16',
-    activation: 'silu',
-    tokens: 1,
-    topK: 2,
-    hidden: 64,
-    inner: 64,
-    ldx: 64,
-    ldy: 64,
-  }))
-    add(kernel);
+  for (const [dtype, tokens] of [
+    ['bfloat16', 1],
+    ['float16', 100],
+    ['bfloat16', 2000],
+    ['float32', 1],
+  ] as const) {
+    const experts = { dtype, activation: 'silu', tokens, experts: 8, topK: 2, hidden: 64, inner: 64 } as const;
+    const problem = { ...experts, ldx: 64, ldy: 64 };
+    for (const { kernel } of expertsLaunches(problem, expertsConfig(problem, arch))) add(kernel);
+  }
   return [...found.values()];
 }
 

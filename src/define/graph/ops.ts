@@ -13,11 +13,13 @@ export interface OpAttrs {
   /** y[t] = table[ids[t]] */
   embedding: { readonly dtype: FloatDType };
   /**
-   * y = x · weightᵀ + bias; x [M, K], weight [N, K], bias [N]. With `gated` the weight stacks gate over up and y [M, N/2] is
-   * activation(gate) · up: an epilogue that the compiler asks of targets that have it.
+   * y = x · weightᵀ + bias; x [M, K], weight [N, K], bias [N]. The compiler asks targets that have them for more: with `gated` the weight
+   * stacks gate over up and y [M, N/2] is activation(gate) · up; a `residual` like y is added last; with `norm` it is not x that is
+   * multiplied but its rmsnorm, for which `normed` is room (a kernel may leave it unwritten).
    */
   matmul: {
     readonly gated?: Activation;
+    readonly norm?: { readonly eps: number; readonly weightOffset: number };
     /** Activations stay floats where the weight is quantised. */
     readonly exact?: true;
   };
@@ -43,6 +45,8 @@ export interface OpAttrs {
   ropeCache: RopeCacheAttrs;
   /** Attention of the step's queries over the layer's cache. Vaswani et al. 2017; Kwon et al. 2023 for paging. */
   pagedAttention: PagedAttentionAttrs;
+  /** Both in one, for targets that have it; `rotated` is room for q (a kernel may leave it unwritten). */
+  ropeAttention: AttentionAttrs;
   /** Top-k experts of each token: router logits [T, E] → weights and expert ids [T, k]. */
   moeRoute: {
     readonly topK: number;
@@ -157,6 +161,39 @@ function heads(type: TensorType, expected: number, name: string, rule: RuleConte
   expectDim(width(type), expected, `columns of ${name}`, rule);
 }
 
+const attentionInputs = [
+  'q',
+  'k',
+  'v',
+  'qNorm?',
+  'kNorm?',
+  'frequencies?',
+  'sinks?',
+  'slopes?',
+  'positions',
+  'cacheSlots',
+  'requestOffsets',
+  'contextLengths',
+  'blockTables',
+] as const;
+
+function attention(
+  inputs: Readonly<Record<string, TensorType | undefined>>,
+  attrs: AttentionAttrs,
+  rule: RuleContext,
+): { y: TensorType } {
+  const q = activationInput(inputs, 'q', rule);
+  heads(q, attrs.numHeads * attrs.headDim, 'q', rule);
+  heads(activationInput(inputs, 'k', rule), attrs.numKvHeads * attrs.headDim, 'k', rule);
+  heads(activationInput(inputs, 'v', rule), attrs.numKvHeads * attrs.valueDim, 'v', rule);
+  if (attrs.numHeads % attrs.numKvHeads !== 0)
+    rule.fail('heads to be a multiple of kv heads', `${attrs.numHeads} and ${attrs.numKvHeads}`);
+  if (attrs.rope !== undefined) vector(inputs, 'frequencies', attrs.rope.rotaryDim / 2, rule);
+  vector(inputs, 'sinks', attrs.numHeads, rule);
+  vector(inputs, 'slopes', attrs.numHeads, rule);
+  return { y: { dtype: q.dtype, shape: [q.shape[0]!, attrs.numHeads * attrs.valueDim] } };
+}
+
 type OpTable = { readonly [K in Op]: OpSpec<OpAttrs[K]> };
 
 /** The op table: inputs, shape rule and properties of every op. */
@@ -170,15 +207,21 @@ export const ops: OpTable = {
     },
   },
   matmul: {
-    inputs: ['x', 'weight', 'bias?'],
-    infer: (inputs, { gated }, rule) => {
+    inputs: ['x', 'weight', 'bias?', 'residual?', 'normWeight?'],
+    infer: (inputs, { gated, norm: normed }, rule) => {
       const x = activationInput(inputs, 'x', rule);
       const weight = rank(need(inputs, 'weight', rule), 2, 'weight', rule);
       expectDim(weight.shape[1], width(x), 'columns of weight', rule);
       const rows = weight.shape[0] as number;
       vector(inputs, 'bias', rows, rule);
       if (gated !== undefined && rows % 2 !== 0) rule.fail('an even number of rows of a gated weight', String(rows));
-      return { y: { dtype: x.dtype, shape: [x.shape[0]!, gated === undefined ? rows : rows / 2] } };
+      const y: TensorType = { dtype: x.dtype, shape: [x.shape[0]!, gated === undefined ? rows : rows / 2] };
+      const { residual, normWeight } = inputs;
+      if (residual !== undefined && (residual.dtype !== y.dtype || !sameShape(residual.shape, y.shape)))
+        rule.fail(`residual of ${y.dtype}${printShape(y.shape)}`, `${residual.dtype}${printShape(residual.shape)}`);
+      if (normWeight !== undefined && normed === undefined) rule.fail('attribute norm beside normWeight', 'nothing');
+      vector(inputs, 'normWeight', width(x), rule);
+      return normed === undefined ? { y } : { y, normed: x };
     },
   },
   rmsnorm: { inputs: ['x', 'weight?', 'residual?'], infer: (inputs, _attrs, rule) => norm(inputs, rule) },
@@ -209,35 +252,7 @@ export const ops: OpTable = {
       return { y: { dtype: x.dtype, shape: [rows.shape[0]!, width(x)] } };
     },
   },
-  attention: {
-    inputs: [
-      'q',
-      'k',
-      'v',
-      'qNorm?',
-      'kNorm?',
-      'frequencies?',
-      'sinks?',
-      'slopes?',
-      'positions',
-      'cacheSlots',
-      'requestOffsets',
-      'contextLengths',
-      'blockTables',
-    ],
-    infer: (inputs, attrs, rule) => {
-      const q = activationInput(inputs, 'q', rule);
-      heads(q, attrs.numHeads * attrs.headDim, 'q', rule);
-      heads(activationInput(inputs, 'k', rule), attrs.numKvHeads * attrs.headDim, 'k', rule);
-      heads(activationInput(inputs, 'v', rule), attrs.numKvHeads * attrs.valueDim, 'v', rule);
-      if (attrs.numHeads % attrs.numKvHeads !== 0)
-        rule.fail('heads to be a multiple of kv heads', `${attrs.numHeads} and ${attrs.numKvHeads}`);
-      if (attrs.rope !== undefined) vector(inputs, 'frequencies', attrs.rope.rotaryDim / 2, rule);
-      vector(inputs, 'sinks', attrs.numHeads, rule);
-      vector(inputs, 'slopes', attrs.numHeads, rule);
-      return { y: { dtype: q.dtype, shape: [q.shape[0]!, attrs.numHeads * attrs.valueDim] } };
-    },
-  },
+  attention: { inputs: attentionInputs, infer: attention },
   ropeCache: {
     inputs: ['q', 'k', 'v', 'qNorm?', 'kNorm?', 'frequencies?', 'positions', 'cacheSlots'],
     cache: 'write',
@@ -262,6 +277,14 @@ export const ops: OpTable = {
       vector(inputs, 'slopes', attrs.numHeads, rule);
       return { y: { dtype: q.dtype, shape: [q.shape[0]!, attrs.numHeads * attrs.valueDim] } };
     },
+  },
+  ropeAttention: {
+    inputs: attentionInputs,
+    cache: 'write',
+    infer: (inputs, attrs, rule) => ({
+      ...attention(inputs, attrs, rule),
+      rotated: activationInput(inputs, 'q', rule),
+    }),
   },
   moeRoute: {
     inputs: ['logits', 'bias?'],

@@ -55,25 +55,34 @@ function batchOf(shape: Shape, sequences: readonly Sequence[]) {
     tokens,
     requests: sequences.length,
     ldq: shape.heads * shape.headDim + 16,
-    ldy: shape.heads * shape.headDim + 8,
+    ldy: shape.heads * shape.valueDim + 8,
     maxBlocksPerSequence: maxBlocks,
     numBlocks: total,
   };
   return { problem, positions, requestOffsets, contextLengths, blockTables };
 }
 
+/** Where a key and a value begin in the cache, in elements. */
+function cacheAt(problem: Shape, block: number, head: number, slot: number): { key: number; value: number } {
+  const { kvHeads, tokensPerBlock, headDim, valueDim } = problem;
+  const base = block * kvHeads * tokensPerBlock * (headDim + valueDim);
+  const row = head * tokensPerBlock + slot;
+  return { key: base + row * headDim, value: base + kvHeads * tokensPerBlock * headDim + row * valueDim };
+}
+
 async function check(shape: Shape, sequences: readonly Sequence[]): Promise<number> {
   const { problem, ...arrays } = batchOf(shape, sequences);
-  const { dtype, headDim, kvHeads, heads, tokensPerBlock, tokens, ldq, ldy } = problem;
+  const { dtype, headDim, valueDim, kvHeads, heads, tokensPerBlock, tokens, ldq, ldy } = problem;
   const bits = dtype === 'float16' ? toFloat16Bits : toBFloat16Bits;
   // Only the keys and values of tokens that are there are numbers.
-  const cache = new Uint16Array(problem.numBlocks * 2 * kvHeads * tokensPerBlock * headDim).fill(0xffff);
+  const cache = new Uint16Array(problem.numBlocks * kvHeads * tokensPerBlock * (headDim + valueDim)).fill(0xffff);
   for (const [r, { past, fresh }] of sequences.entries()) {
     for (let key = 0; key < past + fresh; key++) {
       const block = arrays.blockTables[r * problem.maxBlocksPerSequence + Math.floor(key / tokensPerBlock)]!;
-      for (let part = 0; part < 2 * kvHeads; part++) {
-        const at = ((block * 2 * kvHeads + part) * tokensPerBlock + (key % tokensPerBlock)) * headDim;
-        for (let d = 0; d < headDim; d++) cache[at + d] = bits(random() * 2 - 1);
+      for (let head = 0; head < kvHeads; head++) {
+        const at = cacheAt(problem, block, head, key % tokensPerBlock);
+        for (let d = 0; d < headDim; d++) cache[at.key + d] = bits(random() * 2 - 1);
+        for (let d = 0; d < valueDim; d++) cache[at.value + d] = bits(random() * 2 - 1);
       }
     }
   }
@@ -104,7 +113,7 @@ async function check(shape: Shape, sequences: readonly Sequence[]): Promise<numb
   await h.run(attentionLaunch(problem, { kind: 'plain' }, 0), { ...buffers, y: expected.ptr });
   let failures = 0;
   const report = async (what: string): Promise<void> => {
-    const { error, worst } = await h.compare(dtype, y.ptr, expected.ptr, tokens, heads * headDim, ldy, ldy);
+    const { error, worst } = await h.compare(dtype, y.ptr, expected.ptr, tokens, heads * valueDim, ldy, ldy);
     if (error < (dtype === 'bfloat16' ? 6e-3 : 1e-3)) return;
     failures++;
     console.log(`WRONG ${what} ${JSON.stringify({ ...shape, sequences })} error ${error} worst ${worst}`);
@@ -138,17 +147,15 @@ function compareHost(
   queries: Uint16Array,
   expected: DevicePtr,
 ): number {
-  const { dtype, heads, kvHeads, headDim, tokensPerBlock, scale, tokens, ldq, ldy, window } = problem;
+  const { dtype, heads, kvHeads, headDim, valueDim, tokensPerBlock, scale, tokens, ldq, ldy, window } = problem;
   if (dtype !== 'bfloat16' || problem.sinks || problem.alibi || problem.softcap !== undefined || problem.chunk)
     return 0;
   h.stream!.synchronize();
   const got = new Uint16Array(tokens * ldy);
   h.device!.download(expected, got);
   let worst = 0;
-  const at = (key: number, part: number, head: number): number => {
-    const block = arrays.blockTables[Math.floor(key / tokensPerBlock)]!;
-    return (((block * 2 + part) * kvHeads + head) * tokensPerBlock + (key % tokensPerBlock)) * headDim;
-  };
+  const at = (key: number, head: number): { key: number; value: number } =>
+    cacheAt(problem, arrays.blockTables[Math.floor(key / tokensPerBlock)]!, head, key % tokensPerBlock);
   for (let t = 0; t < tokens; t += 7) {
     const position = arrays.positions[t]!;
     for (let head = 0; head < heads; head++) {
@@ -159,16 +166,16 @@ function compareHost(
         let score = 0;
         for (let d = 0; d < headDim; d++)
           score +=
-            fromBFloat16Bits(queries[t * ldq + head * headDim + d]!) * fromBFloat16Bits(cache[at(key, 0, kv) + d]!);
+            fromBFloat16Bits(queries[t * ldq + head * headDim + d]!) * fromBFloat16Bits(cache[at(key, kv).key + d]!);
         scores.push(score * scale);
       }
       const max = Math.max(...scores);
       const total = scores.reduce((sum, score) => sum + Math.exp(score - max), 0);
-      for (let d = 0; d < headDim; d += 5) {
+      for (let d = 0; d < valueDim; d += 5) {
         let value = 0;
         for (const [i, score] of scores.entries())
-          value += (Math.exp(score - max) / total) * fromBFloat16Bits(cache[at(first + i, 1, kv) + d]!);
-        worst = Math.max(worst, Math.abs(value - fromBFloat16Bits(got[t * ldy + head * headDim + d]!)));
+          value += (Math.exp(score - max) / total) * fromBFloat16Bits(cache[at(first + i, kv).value + d]!);
+        worst = Math.max(worst, Math.abs(value - fromBFloat16Bits(got[t * ldy + head * valueDim + d]!)));
       }
     }
   }
@@ -182,6 +189,7 @@ const llama: Shape = {
   heads: 32,
   kvHeads: 8,
   headDim: 128,
+  valueDim: 128,
   tokensPerBlock: 32,
   scale: 128 ** -0.5,
   sinks: false,
@@ -205,8 +213,10 @@ async function checks(): Promise<void> {
     [80, 4, 2],
     [256, 4, 2],
     [16, 6, 2],
+    [48, 4, 4],
+    [192, 4, 4, 128],
   ] as const;
-  for (const [headDim, heads, kvHeads] of dims) {
+  for (const [headDim, heads, kvHeads, valueDim = headDim] of dims) {
     for (const [i, variant] of variants.entries()) {
       const dtype: FloatDType = headDim === 64 && i === 1 ? 'float16' : 'bfloat16';
       const tokensPerBlock = [32, 16, 64, 128, 8][i]!;
@@ -214,6 +224,7 @@ async function checks(): Promise<void> {
         ...llama,
         dtype,
         headDim,
+        valueDim,
         heads,
         kvHeads,
         tokensPerBlock,
@@ -324,7 +335,7 @@ if (part.includes('time')) {
   ] as const)
     await time(many(count, length - 1, 1), 'decode', llama, ceilings);
   for (const headDim of [128, 64]) {
-    const shape: Shape = { ...llama, headDim, scale: headDim ** -0.5 };
+    const shape: Shape = { ...llama, headDim, valueDim: headDim, scale: headDim ** -0.5 };
     for (const sequences of [many(1, 0, 2048), many(1, 0, 8192), many(8, 0, 1024), many(1, 6144, 2048)])
       await time(sequences, 'prefill', shape, ceilings);
   }

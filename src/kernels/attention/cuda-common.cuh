@@ -1,5 +1,5 @@
 // What the attention kernels share: their inputs, the layer's paged cache, which keys a query sees, and how a raw score becomes a logit.
-// Cache: [block][key, value][kv head][token in block][head dim]. A tile's rows are a request's tokens × the query heads of one kv head.
+// Cache: [block][keys, then values][kv head][token in block][head dim]. A tile's rows are a request's tokens × the query heads of one kv head.
 #pragma once
 #include "include/cuda/number.cuh"
 
@@ -33,10 +33,20 @@ struct AttentionIn {
     if (chunk > 0) first = maximum(first, position / chunk * chunk);
     return first;
   }
-  template <i32 D>
-  TYPERT_DEVICE i64 cacheRow(i32 request, i32 kvHead, i32 part, i32 key) const {
+  // Where a key of D columns, and the value of DV columns that belongs to it, begin in the cache.
+  struct Row {
+    i64 key, value;
+  };
+  template <i32 D, i32 DV>
+  TYPERT_DEVICE Row cacheRow(i32 request, i32 kvHead, i32 key) const {
     const i32 block = blockTables[i64(request) * maxBlocks + (key >> blockShift)];
-    return (((i64(block) * 2 + part) * kvHeads + kvHead << blockShift) + (key & tokensPerBlock() - 1)) * D;
+    return slotRow<D, DV>(block, kvHead, key & tokensPerBlock() - 1);
+  }
+  template <i32 D, i32 DV>
+  TYPERT_DEVICE Row slotRow(i32 block, i32 kvHead, i32 inBlock) const {
+    const i64 base = i64(block) * kvHeads * (D + DV) << blockShift;
+    const i64 row = (i64(kvHead) << blockShift) + inBlock;
+    return {base + row * D, base + (i64(kvHeads) * D << blockShift) + row * DV};
   }
 };
 
@@ -78,6 +88,26 @@ struct TileOf {
     }
   }
 };
+
+// A tile of BN keys and values from `key0`, copied asynchronously to `to`: keys D * 2 + 16 bytes apart (an odd number of 16-byte pieces, so that ldmatrix
+// meets no bank twice), then values alike. Rows from `end` on become zeros.
+template <i32 BN, i32 D, i32 DV>
+constexpr i32 tileBytes = BN * (2 * D + 2 * DV + 32);
+template <class T, i32 BN, i32 D, i32 DV, i32 Threads>
+TYPERT_DEVICE void copyTile(const AttentionIn<T>& in, i32 request, i32 kvHead, i32 key0, i32 length, i32 end, u32 to) {
+  constexpr i32 chunks = maximum(D, DV) / 8, pitch = D * 2 + 16, valuePitch = DV * 2 + 16;
+#pragma unroll
+  for (i32 i = 0; i < ceilDiv(BN * chunks, Threads); i++) {
+    const i32 id = i * Threads + threadIdx.x;
+    if (BN * chunks % Threads != 0 && id >= BN * chunks) break;
+    const i32 row = id / chunks, c = id % chunks;
+    const bool valid = key0 + row < end;
+    const auto at = in.template cacheRow<D, DV>(request, kvHead, minimum(key0 + row, length - 1));
+    if (D >= DV || c < D / 8) ptx::copyAsync16(to + row * pitch + c * 16, in.cache + at.key + c * 8, valid);
+    if (DV >= D || c < DV / 8)
+      ptx::copyAsync16(to + BN * pitch + row * valuePitch + c * 16, in.cache + at.value + c * 8, valid);
+  }
+}
 
 // The softmax of a row so far.
 struct RowState {

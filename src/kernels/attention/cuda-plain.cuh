@@ -4,10 +4,10 @@
 
 namespace typert {
 
-template <class T, i32 D, i32 Features>
+template <class T, i32 D, i32 DV, i32 Features>
 struct PlainAttention {
   static constexpr i32 threads = 128, minBlocks = 4;
-  static constexpr i32 perLane = (D + 31) / 32;
+  static constexpr i32 perLane = (DV + 31) / 32;
   struct Params {
     AttentionIn<T> in;
     i32 tokens;
@@ -38,7 +38,7 @@ struct PlainAttention {
       const i32 first = sink ? at : begin + at - skipped, end = sink ? sinks - 1 : last;
       float score = -infinity();
       if (first + lane <= end) {
-        const T* key = in.cache + in.template cacheRow<D>(request, kvHead, 0, first + lane);
+        const T* key = in.cache + in.template cacheRow<D, DV>(request, kvHead, first + lane).key;
         float raw = 0.f;
         for (i32 d = 0; d < D; d++) raw = fmaf(queries[warp][d], toFloat(key[d]), raw);
         score = logit<Features>(in, raw, first + lane, position, slope);
@@ -51,15 +51,15 @@ struct PlainAttention {
       for (i32 i = 0; i < perLane; i++) out[i] *= shrink;
       for (i32 j = 0; j < minimum(32, end - first + 1); j++) {
         const float w = __shfl_sync(fullMask, weight, j);
-        const T* value = in.cache + in.template cacheRow<D>(request, kvHead, 1, first + j);
+        const T* value = in.cache + in.template cacheRow<D, DV>(request, kvHead, first + j).value;
 #pragma unroll
         for (i32 i = 0; i < perLane; i++)
-          if (i * 32 + lane < D) out[i] = fmaf(w, toFloat(value[i * 32 + lane]), out[i]);
+          if (i * 32 + lane < DV) out[i] = fmaf(w, toFloat(value[i * 32 + lane]), out[i]);
       }
     }
 #pragma unroll
     for (i32 i = 0; i < perLane; i++)
-      if (i * 32 + lane < D) in.y[i64(token) * in.ldy + head * D + i * 32 + lane] = fromFloat<T>(out[i] / state.sum);
+      if (i * 32 + lane < DV) in.y[i64(token) * in.ldy + head * DV + i * 32 + lane] = fromFloat<T>(out[i] / state.sum);
   }
 };
 

@@ -5,12 +5,12 @@
 
 namespace typert {
 
-template <class T, i32 D, i32 Warps, i32 Features>
+template <class T, i32 D, i32 DV, i32 Warps, i32 Features>
 struct TileAttention {
   static constexpr i32 threads = Warps * 32, minBlocks = 1;
   static constexpr i32 BM = Warps * 16, BN = 64;
-  static constexpr i32 pitch = D * 2 + 16;
-  static constexpr i32 stages = 2, stageBytes = 2 * BN * pitch;
+  static constexpr i32 pitch = D * 2 + 16, valuePitch = DV * 2 + 16;
+  static constexpr i32 stages = 2, stageBytes = tileBytes<BN, D, DV>;
   struct Params {
     AttentionIn<T> in;
     i32 skip;  // requests of at most so many rows are computed elsewhere
@@ -39,19 +39,7 @@ struct TileAttention {
     const i32 lane = laneId(), warp = uniformWarpId(), g = lane >> 2, t = lane & 3;
     const u32 shared = ptx::sharedAddress(dynamicShared);
     const auto load = [&](i32 stage, i32 tile) {
-      constexpr i32 chunks = D / 8;
-      const i32 key0 = (firstTile + tile) * BN;
-#pragma unroll
-      for (i32 i = 0; i < ceilDiv(BN * chunks, threads); i++) {
-        const i32 id = i * threads + threadIdx.x;
-        if (BN * chunks % threads != 0 && id >= BN * chunks) break;
-        const i32 row = id / chunks, c = id % chunks;
-        const bool valid = key0 + row < length;
-        const T* key = in.cache + in.template cacheRow<D>(request, kvHead, 0, minimum(key0 + row, length - 1)) + c * 8;
-        const u32 to = shared + stage * stageBytes + row * pitch + c * 16;
-        ptx::copyAsync16(to, key, valid);
-        ptx::copyAsync16(to + BN * pitch, key + (i64(in.kvHeads) << in.blockShift) * D, valid);
-      }
+      copyTile<T, BN, D, DV, threads>(in, request, kvHead, (firstTile + tile) * BN, length, length, shared + stage * stageBytes);
     };
     load(0, 0);
     ptx::copyCommit();
@@ -74,7 +62,7 @@ struct TileAttention {
         q[k][h + 2] = *reinterpret_cast<const u32*>(from + k * 16 + 8);
       }
     }
-    float out[D / 8][4] = {};
+    float out[DV / 8][4] = {};
     RowState state[2];
     for (i32 i = 0; i < count; i++) {
       __syncthreads();
@@ -120,16 +108,16 @@ struct TileAttention {
         state[h].sum = state[h].sum * shrink + sum;
         state[h].max = max;
 #pragma unroll
-        for (i32 d = 0; d < D / 8; d++) out[d][h * 2] *= shrink, out[d][h * 2 + 1] *= shrink;
+        for (i32 d = 0; d < DV / 8; d++) out[d][h * 2] *= shrink, out[d][h * 2 + 1] *= shrink;
       }
 #pragma unroll
       for (i32 j = 0; j < BN / 16; j++) {
         const u32 w0 = Number<T>::pack(s[2 * j][0], s[2 * j][1]), w1 = Number<T>::pack(s[2 * j][2], s[2 * j][3]);
         const u32 w2 = Number<T>::pack(s[2 * j + 1][0], s[2 * j + 1][1]), w3 = Number<T>::pack(s[2 * j + 1][2], s[2 * j + 1][3]);
 #pragma unroll
-        for (i32 d = 0; d < D / 16; d++) {
+        for (i32 d = 0; d < DV / 16; d++) {
           u32 b[4];
-          ptx::loadMatrix4Transposed(b, values + (j * 16 + (lane & 15)) * pitch + (d * 2 + (lane >> 4)) * 16);
+          ptx::loadMatrix4Transposed(b, values + (j * 16 + (lane & 15)) * valuePitch + (d * 2 + (lane >> 4)) * 16);
           Number<T>::mma(out[2 * d], w0, w1, w2, w3, b[0], b[1]);
           Number<T>::mma(out[2 * d + 1], w0, w1, w2, w3, b[2], b[3]);
         }
@@ -147,9 +135,9 @@ struct TileAttention {
       }
       factor /= sum;
       if (row >= rows) continue;
-      T* const to = in.y + i64(begin + row / group) * in.ldy + head * D + t * 2;
+      T* const to = in.y + i64(begin + row / group) * in.ldy + head * DV + t * 2;
 #pragma unroll
-      for (i32 d = 0; d < D / 8; d++)
+      for (i32 d = 0; d < DV / 8; d++)
         *reinterpret_cast<u32*>(to + d * 8) = Number<T>::pack(out[d][h * 2] * factor, out[d][h * 2 + 1] * factor);
     }
   }

@@ -2,7 +2,7 @@
 
 import type { RopeAttrs } from '../../define/graph/attention.ts';
 import { normRow } from '../norm/reference.ts';
-import { blockElements, type RefCache, type ReferenceKernel, type RefTensor } from '../reference.ts';
+import { blockElements, type RefArgs, type RefCache, type ReferenceKernel, type RefTensor } from '../reference.ts';
 
 /** Where a key (or value) of `head` at `slot` begins in the layer's cache. */
 export function cacheOffset(cache: RefCache, part: 'key' | 'value', slot: number, head: number): number {
@@ -58,6 +58,17 @@ export const ropeCache: ReferenceKernel<'ropeCache'> = (
       cache.data.set(v.data.subarray(from, from + valueDim), cacheOffset(cache, 'value', slot, h));
     }
   }
+};
+
+export const ropeAttention: ReferenceKernel<'ropeAttention'> = (args, attrs) => {
+  const renamed = (from: string): RefArgs => ({
+    tensor: (name) => args.tensor(name === from ? 'rotated' : name),
+    optional: (name) => args.optional(name),
+    ints: (name) => args.ints(name),
+    cache: args.cache,
+  });
+  ropeCache(renamed('y'), attrs);
+  pagedAttention(renamed('q'), attrs);
 };
 
 export const pagedAttention: ReferenceKernel<'pagedAttention'> = (args, attrs) => {

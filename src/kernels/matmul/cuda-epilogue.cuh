@@ -83,9 +83,9 @@ TYPERT_DEVICE void finishRow32(const MatmulOut<T>& out, const float (&sums)[8], 
     *reinterpret_cast<uint4*>(out.y + i64(row) * out.ldy + mine) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// A warp's accumulators of 16 rows × Columns physical columns, as m16n8 fragments (or wgmma's, which are the same): stores rows `row` and `row + 8`.
+// A warp's accumulators of 16 rows × Columns physical columns, as m16n8 fragments (or wgmma's, which are the same): stores rows `rows[0]` and `rows[1]`.
 template <class T, bool Gated, Act A, i32 Columns>
-TYPERT_DEVICE void finishFragments(const MatmulOut<T>& out, const float* acc, i32 row, i32 col, i32 m, i32 n) {
+TYPERT_DEVICE void finishFragments(const MatmulOut<T>& out, const float* acc, const i32 (&rows)[2], i32 col, i32 m, i32 n) {
   constexpr i32 step = Gated ? 64 : 32;
   static_assert(Columns % step == 0);
 #pragma unroll
@@ -102,9 +102,14 @@ TYPERT_DEVICE void finishFragments(const MatmulOut<T>& out, const float* acc, i3
           ups[2 * j + e] = Gated ? acc[(block + 1) * 4 + half * 2 + e] : 0.f;
         }
       }
-      finishRow32<T, Gated, A>(out, sums, ups, row + half * 8, col + c * 32, m, n);
+      finishRow32<T, Gated, A>(out, sums, ups, rows[half], col + c * 32, m, n);
     }
   }
+}
+template <class T, bool Gated, Act A, i32 Columns>
+TYPERT_DEVICE void finishFragments(const MatmulOut<T>& out, const float* acc, i32 row, i32 col, i32 m, i32 n) {
+  const i32 rows[2] = {row, row + 8};
+  finishFragments<T, Gated, A, Columns>(out, acc, rows, col, m, n);
 }
 
 }  // namespace typert

@@ -1,12 +1,13 @@
 // Products of 1 to 16 rows of x: bound by reading the weight once. Each lane reads 16 bytes of a weight row and the same k of x, which are the
 // fragments of m16n8k16 under a permutation of k that both operands share, so that nothing passes through shared memory. Warps split k.
+// Normed: x · norm weight is multiplied as it is read, while squares of x are summed; the sums are divided by the row's root mean square at the end.
 #pragma once
 #include "matmul/cuda-epilogue.cuh"
 
 namespace typert {
 
 // TokenTiles: 8 rows of x each. RowTiles: 16 weight rows each. Unroll: steps of 32 k a warp has in flight.
-template <class T, i32 TokenTiles, i32 RowTiles, i32 Warps, i32 Unroll, i32 Blocks, bool Gated, Act A>
+template <class T, i32 TokenTiles, i32 RowTiles, i32 Warps, i32 Unroll, i32 Blocks, bool Normed, bool Gated, Act A>
 struct SmallMatmul {
   static constexpr i32 threads = Warps * 32;
   static constexpr i32 minBlocks = Blocks;
@@ -20,6 +21,8 @@ struct SmallMatmul {
     float* partial;  // [splits, tokens, physical rows], when splits > 1
     u32* counters;   // [row blocks], zero before and after
     i32 m, n, k, ldx, splits;
+    const T* norm;  // [k] or null, when Normed
+    float eps, weightOffset;
   };
 
   TYPERT_DEVICE static void run(const Params& p) {
@@ -47,6 +50,7 @@ struct SmallMatmul {
     }
 
     float acc[RowTiles][TokenTiles][4] = {};
+    float squares[TokenTiles] = {};
     uint4 w[Unroll][RowTiles][2];
     const i32 stride = Warps * p.splits * Unroll * 32;
     i32 at = (split * Warps + warp) * Unroll * 32;
@@ -66,17 +70,33 @@ struct SmallMatmul {
     // The weights do not depend on the kernel before; x does.
     ptx::waitForPrevious();
     ptx::letNextBegin();
+    const float firstResidual = residualOf(p, firstRow, threadIdx.x);
     while (at < p.k) {
-      uint4 xs[Unroll][TokenTiles];
+      uint4 xs[Unroll][TokenTiles], norms[Normed ? Unroll : 1];
 #pragma unroll
       for (i32 u = 0; u < Unroll; u++) {
         const bool inside = at + u * 32 + t * 8 < p.k;
 #pragma unroll
         for (i32 i = 0; i < TokenTiles; i++)
           xs[u][i] = inside && live[i] ? *reinterpret_cast<const uint4*>(x[i] + at + u * 32) : make_uint4(0, 0, 0, 0);
+        if constexpr (Normed)
+          norms[u] = inside && p.norm ? *reinterpret_cast<const uint4*>(p.norm + t * 8 + at + u * 32) : make_uint4(0, 0, 0, 0);
       }
 #pragma unroll
       for (i32 u = 0; u < Unroll; u++) {
+        if constexpr (Normed) {
+          const Vector<T> weights = Vector<T>::unpack(norms[u]);
+#pragma unroll
+          for (i32 i = 0; i < TokenTiles; i++) {
+            Vector<T> values = Vector<T>::unpack(xs[u][i]);
+#pragma unroll
+            for (i32 e = 0; e < 8; e++) {
+              squares[i] = fmaf(values.v[e], values.v[e], squares[i]);
+              if (p.norm) values.v[e] *= weights.v[e] + p.weightOffset;
+            }
+            if (p.norm) xs[u][i] = values.pack();
+          }
+        }
 #pragma unroll
         for (i32 r = 0; r < RowTiles; r++) {
           const uint4 a = w[u][r][0], b = w[u][r][1];
@@ -100,12 +120,27 @@ struct SmallMatmul {
         for (i32 e = 0; e < 4; e++) sums[warp][i * 8 + t * 2 + (e & 1)][r * 16 + g + (e >> 1) * 8] = acc[r][i][e];
       }
     }
+    __shared__ float squareSums[Normed ? Warps : 1][tokens];
+    if constexpr (Normed) {
+#pragma unroll
+      for (i32 i = 0; i < TokenTiles; i++) {
+        const float sum = quadSum(squares[i]);
+        if (t == 0) squareSums[warp][i * 8 + g] = sum;
+      }
+    }
     __syncthreads();
     const auto blockSum = [&](i32 token, i32 row) {
       float sum = 0.f;
 #pragma unroll
       for (i32 s = 0; s < Warps; s++) sum += sums[s][token][row];
       return sum;
+    };
+    const auto scale = [&](i32 token) {
+      if constexpr (!Normed) return 1.f;
+      float sum = 0.f;
+#pragma unroll
+      for (i32 s = 0; s < (Normed ? Warps : 1); s++) sum += squareSums[s][token];
+      return rsqrtf(sum / p.k + p.eps);
     };
     if (p.splits > 1) {
       const i32 live = minimum(tokens, p.m);
@@ -128,21 +163,33 @@ struct SmallMatmul {
           sum += __ldcg(p.partial + (i64(s) * tokens + token) * physicalRows + minimum(firstRow + row, physicalRows - 1));
         return sum;
       };
-      store(p, firstRow, gridSum);
+      store(p, firstRow, firstResidual, gridSum, scale);
     } else {
-      store(p, firstRow, blockSum);
+      store(p, firstRow, firstResidual, blockSum, scale);
     }
   }
 
-  template <class Sum>
-  TYPERT_DEVICE static void store(const Params& p, i32 firstRow, const Sum& sum) {
-    constexpr i32 columns = Gated ? rows / 2 : rows;
+  static constexpr i32 columns = Gated ? rows / 2 : rows;
+
+  // What is added to the block's result `i`; the first of each thread is read before it is needed.
+  TYPERT_DEVICE static float residualOf(const Params& p, i32 firstRow, i32 i) {
+    const i32 token = i / columns, column = (Gated ? firstRow / 2 : firstRow) + i % columns;
+    if (!p.out.residual || token >= minimum(tokens, p.m) || column >= p.n) return 0.f;
+    return toFloat(p.out.residual[i64(token) * p.out.ldr + column]);
+  }
+
+  template <class Sum, class Scale>
+  TYPERT_DEVICE static void store(const Params& p, i32 firstRow, float firstResidual, const Sum& sum, const Scale& scale) {
     const i32 firstColumn = Gated ? firstRow / 2 : firstRow;
     for (i32 i = threadIdx.x; i < minimum(tokens, p.m) * columns; i += threads) {
       const i32 token = i / columns, c = i % columns;
       if (firstColumn + c >= p.n) continue;
       const i32 row = Gated ? (c >> 3) * 16 + (c & 7) : c;
-      finishOne<T, Gated, A>(p.out, sum(token, row), Gated ? sum(token, row + 8) : 0.f, token, firstColumn + c, p.n);
+      const float factor = scale(token);
+      const float up = Gated ? sum(token, row + 8) * factor : 0.f;
+      const float value = finish<T, Gated, A>(p.out, sum(token, row) * factor, up, firstColumn + c, p.n);
+      const float residual = i < threads ? firstResidual : residualOf(p, firstRow, i);
+      p.out.y[i64(token) * p.out.ldy + firstColumn + c] = fromFloat<T>(value + residual);
     }
   }
 };

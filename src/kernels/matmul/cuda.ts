@@ -27,6 +27,8 @@ export interface MatmulProblem {
   readonly residual: boolean;
   readonly gated: boolean;
   readonly activation: Activation | 'none';
+  /** x is normed (rms) as it is read, with a weight or without: kernels of few rows do so (normsWhileReading), others want x normed before. */
+  readonly norm?: 'weighted' | 'plain';
 }
 
 export type MatmulConfig =
@@ -94,6 +96,11 @@ export function isVectorised(problem: MatmulProblem): boolean {
   return dtype !== 'float32' && [n, k, ldx, ldy, ldr ?? 0].every((size) => size % 8 === 0);
 }
 
+/** True when a kernel norms the rows of x as it reads them. Unnormed values times weights fit bfloat16's range, not float16's. */
+export function normsWhileReading(problem: MatmulProblem, arch: CudaArch): boolean {
+  return problem.dtype === 'bfloat16' && isVectorised(problem) && problem.m <= (arch.sm === 90 ? 8 : 16);
+}
+
 /** Every configuration worth timing for the problem, the heuristic's choice first. */
 export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): MatmulConfig[] {
   const { m, n, k, gated } = problem;
@@ -114,6 +121,7 @@ export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): Matmul
           const blocks = Math.max(1, Math.min(1024 / (warps * 32), rowTiles * unroll > 4 ? 512 / (warps * 32) : 99));
           for (const splits of [1, 2, 4, 8]) {
             const resident = arch.multiprocessors * blocks;
+            if (splits > 1 && problem.norm !== undefined) continue;
             if (splits > 1 && ceilDiv(physical, rowTiles * 16) * (splits / 2) >= resident) continue;
             const least = warps === 4 && unroll === 2 && splits === 1;
             if (!least && k < warps * unroll * 32 * splits * 0.5) continue;
@@ -123,7 +131,8 @@ export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): Matmul
       }
     }
   }
-  if (hopper && m > 8 && m <= 512 && physical % 16 === 0) {
+  const plain = problem.norm === undefined;
+  if (plain && hopper && m > 8 && m <= 512 && physical % 16 === 0) {
     const tokens = [16, 32, 64, 128].find((size) => size >= m) ?? 128;
     for (const warpgroups of [1, 2] as const) {
       for (const blocks of [1, 2]) {
@@ -140,7 +149,7 @@ export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): Matmul
       }
     }
   }
-  if (hopper && m > 64 && physical % 16 === 0) {
+  if (plain && hopper && m > 64 && physical % 16 === 0) {
     for (const bn of [256, 192, 128]) {
       for (const cluster of [2, 1] as const) {
         if (gated && (bn / cluster) % 16 !== 0) continue;
@@ -150,7 +159,7 @@ export function matmulCandidates(problem: MatmulProblem, arch: CudaArch): Matmul
       }
     }
   }
-  if (m > 8 && !(hopper && m > 1024)) {
+  if (plain && m > 8 && !(hopper && m > 1024)) {
     for (const [bm, bn, warpsM, warpsN] of tiles) {
       if (gated && bn / warpsN < 64) continue;
       if (bm >= 2 * m && bm > 16) continue;
@@ -237,7 +246,8 @@ export function matmulKernel(problem: MatmulProblem, config: MatmulConfig): Cuda
   switch (config.kind) {
     case 'small': {
       const { tokenTiles, rowTiles, warps, unroll, blocks } = config;
-      return make('cuda-small', 'SmallMatmul', [tokenTiles, rowTiles, warps, unroll, blocks]);
+      const normed = problem.norm !== undefined;
+      return make('cuda-small', 'SmallMatmul', [tokenTiles, rowTiles, warps, unroll, blocks, normed]);
     }
     case 'tile':
       return make('cuda-tile', 'TileMatmul', [config.bm, config.bn, config.stages, config.warpsM, config.warpsN]);
@@ -266,8 +276,13 @@ export function matmulWorkspace(problem: MatmulProblem, config: MatmulConfig): {
   };
 }
 
-/** Buffers: x, w, y, and where the problem has them bias, residual; partial and counters when matmulWorkspace says so. */
-export function matmulLaunch(problem: MatmulProblem, config: MatmulConfig, arch: CudaArch): CudaLaunch {
+/** Buffers: x, w, y, and where the problem has them bias, residual, norm; partial and counters when matmulWorkspace says so. */
+export function matmulLaunch(
+  problem: MatmulProblem,
+  config: MatmulConfig,
+  arch: CudaArch,
+  norm = { eps: 0, weightOffset: 0 },
+): CudaLaunch {
   const { dtype, m, n, k, ldx, ldy, gated } = problem;
   const physical = gated ? 2 * n : n;
   const int = (value: number): CudaArg => ({ kind: 'i32', value });
@@ -298,6 +313,9 @@ export function matmulLaunch(problem: MatmulProblem, config: MatmulConfig, arch:
         buffer('partial', split),
         buffer('counters', split),
         ...[m, n, k, ldx, config.splits].map(int),
+        buffer('norm', problem.norm === 'weighted'),
+        { kind: 'f32', value: norm.eps },
+        { kind: 'f32', value: norm.weightOffset },
       );
       return { ...base, grid, threads: config.warps * 32, args };
     }

@@ -1,6 +1,9 @@
 // y = x · weightᵀ + bias, in double precision, four rows of x at a time so that a weight is read once for them.
+
+import type { OpAttrs } from '../../define/graph/ops.ts';
+import { normTensor } from '../norm/reference.ts';
 import { activations } from '../pointwise/reference.ts';
-import type { ReferenceKernel } from '../reference.ts';
+import type { RefArgs, ReferenceKernel, RefTensor } from '../reference.ts';
 
 /** Inner products of `rows` (1 to 4) rows of x with one row of the weight; the result is left in `sums`. */
 const sums = new Float64Array(4);
@@ -75,8 +78,27 @@ export function multiply(
   }
 }
 
-export const matmul: ReferenceKernel<'matmul'> = (args, { gated }) => {
+/** What is multiplied: x, or its norm. */
+function operand(args: RefArgs, norm: { readonly eps: number; readonly weightOffset: number } | undefined): RefTensor {
   const x = args.tensor('x');
+  if (norm === undefined) return x;
+  const normed = args.tensor('normed');
+  normTensor('rms', x, normed, norm.eps, args.optional('normWeight')?.data, norm.weightOffset, undefined);
+  return normed;
+}
+
+export const matmul: ReferenceKernel<'matmul'> = (args, attrs) => {
+  multiplyAll(args, attrs);
+  const residual = args.optional('residual');
+  if (residual === undefined) return;
+  const y = args.tensor('y');
+  const [rows, cols] = y.shape as [number, number];
+  for (let r = 0; r < rows; r++)
+    for (let c = 0; c < cols; c++) y.data[r * y.stride + c]! += residual.data[r * residual.stride + c]!;
+};
+
+function multiplyAll(args: RefArgs, { gated, norm }: OpAttrs['matmul']): void {
+  const x = operand(args, norm);
   const weight = args.tensor('weight');
   const y = args.tensor('y');
   const [n, k] = weight.shape as [number, number];
@@ -101,4 +123,4 @@ export const matmul: ReferenceKernel<'matmul'> = (args, { gated }) => {
     return;
   }
   multiply(x.data, x.stride, x.shape[0]!, weight.data, 0, n, k, args.optional('bias')?.data, y.data, y.stride);
-};
+}

@@ -43,14 +43,25 @@ function withResidual(args: RefArgs): RefTensor {
   return sum;
 }
 
-function normRows(kind: 'rms' | 'layer', args: RefArgs, eps: number, weightOffset: number): void {
-  const x = withResidual(args);
-  const y = args.tensor('y');
-  const weight = args.optional('weight')?.data;
-  const bias = kind === 'layer' ? args.optional('bias')?.data : undefined;
+/** Norms the rows of `x` into `y`. */
+export function normTensor(
+  kind: 'rms' | 'layer',
+  x: RefTensor,
+  y: RefTensor,
+  eps: number,
+  weight: Float32Array | undefined,
+  weightOffset: number,
+  bias: Float32Array | undefined,
+): void {
   const [rows, cols] = x.shape as [number, number];
   for (let r = 0; r < rows; r++)
     normRow(kind, x.data, r * x.stride, cols, eps, weight, weightOffset, bias, y.data, r * y.stride);
+}
+
+function normRows(kind: 'rms' | 'layer', args: RefArgs, eps: number, weightOffset: number): void {
+  const x = withResidual(args);
+  const bias = kind === 'layer' ? args.optional('bias')?.data : undefined;
+  normTensor(kind, x, args.tensor('y'), eps, args.optional('weight')?.data, weightOffset, bias);
 }
 
 export const rmsnorm: ReferenceKernel<'rmsnorm'> = (args, { eps, weightOffset }) =>

@@ -5,7 +5,7 @@ import { type Dims, evaluate } from '../../base/expr.ts';
 import type { HeadNorm } from '../../define/graph/attention.ts';
 import type { Node } from '../../define/graph/graph.ts';
 import type { OpAttrs } from '../../define/graph/ops.ts';
-import type { KernelOp } from '../../kernels/reference-table.ts';
+import type { PlainOp } from '../../kernels/reference-table.ts';
 import type { Plan, PlanStep } from '../plan.ts';
 
 /** Weight formats that kernels read in panels, by dtype (include/cpu/weights.h). */
@@ -41,8 +41,10 @@ export const weightFormats: Partial<Record<DType, WeightFormat>> = {
 /** What a kernel is compiled for: plain data in the plan. */
 export type Config = Readonly<Record<string, string | number>>;
 
-export interface CpuKernel<K extends KernelOp> {
+export interface CpuKernel<K extends PlainOp> {
   readonly file: string;
+  /** Inputs in the order of the C side's arguments, where it does not take all that the op may have. */
+  readonly inputs?: readonly string[];
   /** Outputs in the order of the C side's arguments. */
   readonly outputs: readonly string[];
   /** Inputs that are weights in panels. */
@@ -84,7 +86,7 @@ function pointwise<K extends 'activation' | 'gated' | 'add' | 'mul' | 'scale' | 
 const wholeNumberBytes = 2 + 12 / 32;
 const expertsBytes = 8192;
 
-export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
+export const cpuKernels: { readonly [K in PlainOp]: CpuKernel<K> } = {
   embedding: {
     file: 'embedding/cpu.c',
     outputs: ['y'],
@@ -94,6 +96,8 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
   },
   matmul: {
     file: 'matmul/cpu.c',
+    // The others are of targets that fuse them.
+    inputs: ['x', 'weight', 'bias'],
     outputs: ['y'],
     packed: ['weight'],
     config: ({ inputs, attrs }) => ({
@@ -225,6 +229,6 @@ export const cpuKernels: { readonly [K in KernelOp]: CpuKernel<K> } = {
 };
 
 /** A kernel's entry without its op's types, for code that treats all alike. */
-export function cpuKernel(op: PlanStep['op']): CpuKernel<KernelOp> | undefined {
-  return Object.hasOwn(cpuKernels, op) ? (cpuKernels[op as KernelOp] as unknown as CpuKernel<KernelOp>) : undefined;
+export function cpuKernel(op: PlanStep['op']): CpuKernel<PlainOp> | undefined {
+  return Object.hasOwn(cpuKernels, op) ? (cpuKernels[op as PlainOp] as unknown as CpuKernel<PlainOp>) : undefined;
 }

@@ -70,7 +70,8 @@ export function writeLaunches(bytes: Uint8Array, steps: readonly PlanStep[], con
     kernel.floats?.(step.attrs as never).forEach((value, j) => {
       view.setFloat32(base + at.floats + j * 4, value, true);
     });
-    const names = [...inputNames(step.op as KernelOp).map(({ name }) => name), ...kernel.outputs];
+    const inputs = kernel.inputs ?? inputNames(step.op as KernelOp).map(({ name }) => name);
+    const names = [...inputs, ...kernel.outputs];
     if (names.length > limits.args) throw new TargetError('too many arguments for a launch', { where: step.scope });
     names.forEach((name, j) => {
       const index = step.args[name];

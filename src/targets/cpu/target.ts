@@ -1,6 +1,6 @@
 // The CPU target: C kernels compiled for this machine, a step in one native call on a pool of threads.
 import { track } from '../../base/dispose.ts';
-import type { KernelOp } from '../../kernels/reference-table.ts';
+import type { PlainOp } from '../../kernels/reference-table.ts';
 import { hostMemory } from '../host-memory.ts';
 import { findCCompiler } from '../jit/cc-compiler.ts';
 import type { Device, DeviceOptions, ProgramSource, Target, TargetStatus } from '../target.ts';
@@ -46,7 +46,7 @@ export const cpuTargetWith = (kernels: () => Kernels): Target => ({
   epilogues: [],
   select(node) {
     if (!Object.hasOwn(cpuKernels, node.op)) return undefined;
-    const kernel = cpuKernels[node.op as KernelOp];
+    const kernel = cpuKernels[node.op as PlainOp];
     const config = kernel.config?.(node as never) ?? {};
     return { name: `cpu/${node.op}`, config };
   },

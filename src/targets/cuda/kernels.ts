@@ -1,94 +1,48 @@
 // How each op of a plan becomes launches on CUDA: sizes of the step at hand in, plain launches out.
-import type { FloatDType } from '../../base/dtype.ts';
 import { TargetError } from '../../base/errors.ts';
-import { type Dims, evaluate } from '../../base/expr.ts';
 import type { Op, OpAttrs } from '../../define/graph/ops.ts';
-import {
-  type AttentionConfig,
-  type AttentionProblem,
-  attentionLaunch,
-  attentionWorkspace,
-  decodeRows,
-} from '../../kernels/attention/cuda.ts';
-import { ropeCacheLaunch } from '../../kernels/attention/cuda-rope.ts';
-import type { CudaArch, CudaKernel, CudaLaunch } from '../../kernels/cuda-kernel.ts';
+import type { CudaKernel } from '../../kernels/cuda-kernel.ts';
 import { copyBlocksLaunch, gatherLaunch } from '../../kernels/gather/cuda.ts';
 import { type LtSteps, ltSteps } from '../../kernels/matmul/cublaslt.ts';
-import { type MatmulProblem, matmulLaunch, matmulWorkspace } from '../../kernels/matmul/cuda.ts';
-import { expertsLaunches, routeLaunch } from '../../kernels/moe/cuda.ts';
+import { type MatmulProblem, matmulLaunch, matmulWorkspace, normsWhileReading } from '../../kernels/matmul/cuda.ts';
+import {
+  type ExpertsProblem,
+  expertsConfig,
+  expertsLaunches,
+  expertsWorkspace,
+  routeLaunch,
+} from '../../kernels/moe/cuda.ts';
 import { normLaunch } from '../../kernels/norm/cuda.ts';
 import { type PointwiseProblem, pointwiseLaunch } from '../../kernels/pointwise/cuda.ts';
-import { sampleLaunch } from '../../kernels/sample/cuda.ts';
+import { sampleLaunches, sampleWorkspace } from '../../kernels/sample/cuda.ts';
 import { type DevicePtr, offsetPtr } from '../ffi/cuda-driver.ts';
-import type { Plan, PlanStep } from '../plan.ts';
+import type { PlanStep } from '../plan.ts';
+import { pagedAttention, ropeAttention, ropeCache } from './attention.ts';
 import type { Buffers } from './launch.ts';
-import type { LtLaunch } from './products.ts';
-import type { Tactics } from './tactics.ts';
-
-/** A tensor of the step at hand: [rows, columns], rows `stride` elements apart. */
-export interface StepTensor {
-  readonly ptr: DevicePtr;
-  readonly rows: number;
-  readonly columns: number;
-  readonly stride: number;
-}
-
-/** What a launch maker may ask of the step. */
-export interface StepView {
-  readonly arch: CudaArch;
-  readonly tactics: Tactics;
-  readonly dtype: FloatDType;
-  readonly tokensPerBlock: number;
-  readonly maxBlocksPerSequence: number;
-  readonly numBlocks: number;
-  readonly dims: { readonly T: number; readonly R: number; readonly L: number };
-  tensor(name: string): StepTensor;
-  optional(name: string): StepTensor | undefined;
-  /** The tokens that the step before sampled, [L]. */
-  readonly sampled: DevicePtr | undefined;
-  /** The cache of a layer. */
-  cache(layer: number): DevicePtr;
-  /** Room that launches in order may share, at least `bytes` large. */
-  scratch(bytes: number): DevicePtr;
-  /** Counters that every kernel leaves at zero. */
-  counters(bytes: number): DevicePtr;
-}
-
-export interface BoundLaunch {
-  readonly launch: CudaLaunch;
-  readonly buffers: Buffers;
-}
-
-/** A product that goes to cuBLASLt. */
-export interface BoundProduct {
-  readonly product: LtLaunch;
-  readonly buffers: Buffers;
-}
-export type BoundWork = BoundLaunch | BoundProduct;
-
-type Maker<K extends Op> = (step: StepView, attrs: OpAttrs[K]) => readonly BoundWork[];
-
-const bind = (launch: CudaLaunch, buffers: Buffers): readonly BoundLaunch[] => [{ launch, buffers }];
-
-/** Pointers of the tensors that are there, by their names (or new names). */
-function pointers(step: StepView, names: Readonly<Record<string, string>>): Buffers {
-  const found: Record<string, DevicePtr> = {};
-  for (const [as, name] of Object.entries(names)) {
-    const tensor = step.optional(name);
-    if (tensor !== undefined) found[as] = tensor.ptr;
-  }
-  return found;
-}
+import {
+  type BoundLaunch,
+  type BoundProduct,
+  type BoundWork,
+  bind,
+  type Maker,
+  pointers,
+  type StepView,
+} from './step.ts';
 
 /** A product, by the tactic chosen for its size. */
-function matmulLaunches(step: StepView, problem: MatmulProblem, buffers: Buffers): readonly BoundWork[] {
+function matmulLaunches(
+  step: StepView,
+  problem: MatmulProblem,
+  buffers: Buffers,
+  norm?: OpAttrs['matmul']['norm'],
+): readonly BoundWork[] {
   const chosen = step.tactics.matmul(problem);
   const steps = chosen.kind === 'cublaslt' ? ltSteps(problem, step.arch) : undefined;
   if (chosen.kind === 'cublaslt' && steps !== undefined) return ltLaunches(step, steps, chosen.algorithm, buffers);
   const config = chosen.kind === 'cublaslt' ? chosen.own : chosen;
   const { partial, counters } = matmulWorkspace(problem, config);
   const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
-  return bind(matmulLaunch(problem, config, step.arch), { ...buffers, ...workspace });
+  return bind(matmulLaunch(problem, config, step.arch, norm), { ...buffers, ...workspace });
 }
 
 function ltLaunches(step: StepView, steps: LtSteps, algorithm: string, buffers: Buffers): readonly BoundWork[] {
@@ -100,8 +54,9 @@ function ltLaunches(step: StepView, steps: LtSteps, algorithm: string, buffers: 
   return [first, ...bind(tail, { a: wide, b, y: buffers.y! })];
 }
 
-const matmul: Maker<'matmul'> = (step, { gated }) => {
+const matmul: Maker<'matmul'> = (step, { gated, norm: normed }) => {
   const [x, w, y] = [step.tensor('x'), step.tensor('weight'), step.tensor('y')];
+  const residual = step.optional('residual');
   const problem: MatmulProblem = {
     dtype: step.dtype,
     m: x.rows,
@@ -110,11 +65,32 @@ const matmul: Maker<'matmul'> = (step, { gated }) => {
     ldx: x.stride,
     ldy: y.stride,
     bias: step.optional('bias') !== undefined,
-    residual: false,
+    residual: residual !== undefined,
+    ldr: residual?.stride ?? 0,
     gated: gated !== undefined,
     activation: gated ?? 'none',
   };
-  return matmulLaunches(step, problem, pointers(step, { x: 'x', w: 'weight', bias: 'bias', y: 'y' }));
+  const names = { x: 'x', w: 'weight', bias: 'bias', residual: 'residual', norm: 'normWeight', y: 'y' };
+  const buffers = pointers(step, names);
+  if (normed === undefined) return matmulLaunches(step, problem, buffers);
+  const weight = step.optional('normWeight') !== undefined;
+  if (normsWhileReading(problem, step.arch))
+    return matmulLaunches(step, { ...problem, norm: weight ? 'weighted' : 'plain' }, buffers, normed);
+  const room = step.tensor('normed');
+  const shape = { rows: x.rows, columns: x.columns, ldx: x.stride, ldr: 0, lds: 0, ldy: room.stride };
+  const first = normLaunch({
+    kind: 'rms',
+    dtype: step.dtype,
+    ...shape,
+    ...normed,
+    weight,
+    bias: false,
+    residual: false,
+  });
+  return [
+    ...bind(first, { ...pointers(step, { x: 'x', weight: 'normWeight' }), y: room.ptr }),
+    ...matmulLaunches(step, { ...problem, ldx: room.stride }, { ...buffers, x: room.ptr }),
+  ];
 };
 
 function norm(kind: 'rms' | 'layer', step: StepView, eps: number, weightOffset: number): readonly BoundLaunch[] {
@@ -178,79 +154,13 @@ function gather(step: StepView, ids: string, table: string, sampled?: DevicePtr)
   return bind(launch, sampled === undefined ? buffers : { ...buffers, sampled });
 }
 
-const pagedAttention: Maker<'pagedAttention'> = (step, attrs) => {
-  const [q, y] = [step.tensor('q'), step.tensor('y')];
-  const { T: tokens, R: requests } = step.dims;
-  const problem: AttentionProblem = {
-    dtype: step.dtype,
-    tokens,
-    requests,
-    heads: attrs.numHeads,
-    kvHeads: attrs.numKvHeads,
-    headDim: attrs.headDim,
-    ldq: q.stride,
-    ldy: y.stride,
-    tokensPerBlock: step.tokensPerBlock,
-    maxBlocksPerSequence: step.maxBlocksPerSequence,
-    numBlocks: step.numBlocks,
-    scale: attrs.scale,
-    ...(attrs.softcap === undefined ? {} : { softcap: attrs.softcap }),
-    ...(attrs.window === undefined ? {} : { window: attrs.window }),
-    ...(attrs.chunk === undefined ? {} : { chunk: attrs.chunk }),
-    ...(attrs.sinkTokens === undefined ? {} : { sinkTokens: attrs.sinkTokens }),
-    sinks: step.optional('sinks') !== undefined,
-    alibi: step.optional('slopes') !== undefined,
-  };
-  const names = ['q', 'y', 'sinks', 'slopes', 'positions', 'requestOffsets', 'contextLengths', 'blockTables'];
-  const buffers = {
-    ...pointers(step, Object.fromEntries(names.map((name) => [name, name]))),
-    cache: step.cache(attrs.layer),
-  };
-  const make = (config: AttentionConfig, skip: number): BoundLaunch => {
-    const { partial, counters } = attentionWorkspace(problem, config);
-    const workspace = partial === 0 ? {} : { partial: step.scratch(partial), counters: step.counters(counters) };
-    return { launch: attentionLaunch(problem, config, skip), buffers: { ...buffers, ...workspace } };
-  };
-  const decode = step.tactics.decode(problem);
-  if (decode.kind === 'plain') return [make(step.tactics.prefill(problem), 0)];
-  if (tokens === requests) return [make(decode, 0)];
-  const prefill = step.tactics.prefill(problem);
-  // The plain kernel computes every token, so that nothing is left to the decode kernel.
-  if (prefill.kind === 'plain') return [make(prefill, 0)];
-  return [make(prefill, decodeRows), make(decode, 0)];
-};
-
-const ropeCache: Maker<'ropeCache'> = (step, attrs) => {
-  const [q, k, v, y] = [step.tensor('q'), step.tensor('k'), step.tensor('v'), step.tensor('y')];
-  const launch = ropeCacheLaunch({
-    dtype: step.dtype,
-    attrs,
-    tokens: q.rows,
-    ldq: q.stride,
-    ldk: k.stride,
-    ldv: v.stride,
-    ldy: y.stride,
-    tokensPerBlock: step.tokensPerBlock,
-  });
-  const names = {
-    q: 'q',
-    k: 'k',
-    v: 'v',
-    qNorm: 'qNorm',
-    kNorm: 'kNorm',
-    frequencies: 'frequencies',
-    positions: 'positions',
-    slots: 'cacheSlots',
-    y: 'y',
-  };
-  return bind(launch, { ...pointers(step, names), cache: step.cache(attrs.layer) });
-};
-
 const sample: Maker<'sample'> = (step) => {
   const logits = step.tensor('logits');
   const names = ['logits', 'temperature', 'topK', 'topP', 'minP', 'seedLow', 'seedHigh', 'counter', 'token', 'logprob'];
-  const launch = sampleLaunch({ dtype: step.dtype, rows: logits.rows, vocab: logits.columns, ld: logits.stride });
-  return bind(launch, pointers(step, Object.fromEntries(names.map((name) => [name, name]))));
+  const problem = { dtype: step.dtype, rows: logits.rows, vocab: logits.columns, ld: logits.stride };
+  const workspace = step.scratch(sampleWorkspace(problem));
+  const buffers = { ...pointers(step, Object.fromEntries(names.map((name) => [name, name]))), workspace };
+  return sampleLaunches(problem).map((launch) => ({ launch, buffers }));
 };
 
 const moeRoute: Maker<'moeRoute'> = (step, { topK, scoring, normalize, scale }) => {
@@ -272,19 +182,21 @@ const moeRoute: Maker<'moeRoute'> = (step, { topK, scoring, normalize, scale }) 
 const moeExperts: Maker<'moeExperts'> = (step, { kind }) => {
   const [x, y, down, experts] = [step.tensor('x'), step.tensor('y'), step.tensor('down'), step.tensor('experts')];
   const [topK, inner] = [experts.columns, down.columns];
-  const launches = expertsLaunches({
+  const problem: ExpertsProblem = {
     dtype: step.dtype,
     activation: kind,
     tokens: x.rows,
+    experts: down.rows / x.columns,
     topK,
     hidden: x.columns,
     inner,
     ldx: x.stride,
     ldy: y.stride,
-  });
+  };
+  const config = expertsConfig(problem, step.arch);
   const names = { x: 'x', gateUp: 'gateUp', down: 'down', experts: 'experts', weights: 'weights', y: 'y' };
-  const buffers = { ...pointers(step, names), inner: step.scratch(x.rows * topK * inner * 4) };
-  return launches.map((launch) => ({ launch, buffers }));
+  const buffers = { ...pointers(step, names), workspace: step.scratch(expertsWorkspace(problem, config)) };
+  return expertsLaunches(problem, config).map((launch) => ({ launch, buffers }));
 };
 
 /** The ops that CUDA computes. */
@@ -300,8 +212,9 @@ export const cudaKernels: { readonly [K in Op]?: Maker<K> } = {
   mul: (step) => pointwise('mul', step, ['a', 'b']),
   scale: (step, { factor }) => pointwise('scale', step, ['x'], { factor }),
   softcap: (step, { cap }) => pointwise('softcap', step, ['x'], { factor: cap }),
-  ropeCache,
-  pagedAttention,
+  ropeCache: (step, attrs) => ropeCache(step, attrs, step.tensor('y')),
+  pagedAttention: (step, attrs) => pagedAttention(step, attrs, step.tensor('q')),
+  ropeAttention,
   moeRoute,
   moeExperts,
   sample,
@@ -316,15 +229,6 @@ export function stepLaunches(step: PlanStep, view: StepView): readonly BoundWork
   return make(view, step.attrs as never).filter(
     (work) => 'product' in work || work.launch.grid.every((size) => size > 0),
   );
-}
-
-/** An argument of a step at these sizes. */
-export function stepTensor(plan: Plan, index: number, dims: Dims, ptr: DevicePtr): StepTensor {
-  const tensor = plan.tensors[index]!;
-  const shape = tensor.shape.map((dim) => evaluate(dim, dims));
-  const columns = shape.at(-1) ?? 1;
-  const rows = shape.slice(0, -1).reduce((a, b) => a * b, 1);
-  return { ptr, rows, columns, stride: tensor.stride ?? columns };
 }
 
 /** Kernels that the runtime launches whatever the plan. */

@@ -5,7 +5,8 @@ import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
 import { fillLaunch } from '../../kernels/fill/cuda.ts';
 import type { DevicePtr } from '../ffi/cuda-driver.ts';
 import type { Plan, PlanStep } from '../plan.ts';
-import { runtimeKernels, type StepView, stepLaunches, stepTensor } from './kernels.ts';
+import { runtimeKernels, stepLaunches } from './kernels.ts';
+import { type StepView, stepTensor } from './step.ts';
 import { planTactics, type TacticProblem, type Tactics, TacticTable, tacticSizes } from './tactics.ts';
 
 /** Steps that differ in more than their layer. */

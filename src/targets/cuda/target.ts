@@ -49,12 +49,11 @@ export const cudaTarget: Target = {
   computeDType: (checkpoint) => (checkpoint === 'float32' ? 'bfloat16' : checkpoint),
   storageBytes: cudaBytes,
   keepsBlocks: () => false,
-  epilogues: ['gated-matmul'],
+  epilogues: ['gated-matmul', 'residual-matmul', 'rope-attention'],
   makesRandomWeights: true,
   select(node) {
     if (!Object.hasOwn(cudaKernels, node.op)) return undefined;
-    if ((node.op === 'ropeCache' || node.op === 'pagedAttention') && node.attrs.headDim > 256) return undefined;
-    if (node.op === 'pagedAttention' && node.attrs.headDim !== node.attrs.valueDim) return undefined;
+    if ('headDim' in node.attrs && Math.max(node.attrs.headDim, node.attrs.valueDim) > 1024) return undefined;
     return { name: `cuda/${node.op}`, config: {} };
   },
   prepare: prepareCuda,

@@ -34,6 +34,14 @@ TYPERT_DEVICE float tanhFast(float value) {
   return result;
 }
 
+// --- warps ------------------------------------------------------------------------------------------------------
+
+TYPERT_DEVICE u32 warpAdd(u32 value) {
+  u32 sum;
+  asm volatile("redux.sync.add.u32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(value));
+  return sum;
+}
+
 // --- global memory ---------------------------------------------------------------------------------------------
 
 // Read once: weights pass through the L1 without staying there.
@@ -96,10 +104,21 @@ TYPERT_DEVICE void mmaF16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0,
 
 // --- overlap with the kernels before and after (sm_90) -----------------------------------------------------------
 
-// Returns when all memory of the kernel before is visible.
+// Returns when all memory of the kernel before is visible. The branch is never taken: it keeps ptxas from moving the wait to the start of the kernel,
+// before the loads that are meant to overlap with it (an acquire may move up).
 TYPERT_DEVICE void waitForPrevious() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile(
+      "{\n"
+      ".reg .pred never;\n"
+      ".reg .b32 blocks;\n"
+      "mov.u32 blocks, %nctaid.x;\n"
+      "setp.eq.u32 never, blocks, 0;\n"
+      "@never bra past;\n"
+      "griddepcontrol.wait;\n"
+      "past:\n"
+      "}" ::
+          : "memory");
 #endif
 }
 // The kernel after may begin as soon as every block has said so.
