@@ -48,12 +48,6 @@ export interface CudaArch {
   readonly maxSharedBytes: number;
 }
 
-/**
- * Whether the kernel after a small one (a norm, attention) may begin before the one before it has ended: the weights of the product after then start
- * to arrive while the product before still computes.
- */
-export const nextBeginsEarly = false;
-
 export const cudaTypes: Record<FloatDType, string> = { float32: 'float', bfloat16: 'bf16', float16: 'f16' };
 
 /** A symbol name from the template's arguments. */

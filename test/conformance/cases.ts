@@ -271,7 +271,7 @@ export function moeCases(c: CaseBuilder): void {
       c.check(
         'moeRoute',
         `${label} ${scoring}`,
-        { logits: c.floats([tokens, experts]), bias: c.weight('float32', [experts]) },
+        { logits: c.floats([tokens, experts]), bias: c.weight(c.dtype, [experts]) },
         { topK, scoring, normalize: scoring === 'softmax', scale: 1.5 },
       );
     const routed = c.builder.op(
@@ -497,12 +497,13 @@ export function fusedMatmulCases(c: CaseBuilder, rows: readonly number[]): void 
 /** One token of each request after keys that are in the cache, and a step of prompts and such tokens: rotation and attention in one. */
 export function ropeAttentionCases(c: CaseBuilder, tokensPerBlock: number): void {
   const shapes = [
-    { numHeads: 4, numKvHeads: 2, dim: 64 },
+    { numHeads: 64, numKvHeads: 4, dim: 64 },
     { numHeads: 32, numKvHeads: 8, dim: 128, norm: 'rms' },
-    { numHeads: 3, numKvHeads: 3, dim: 80, window: 17, interleaved: true },
-    { numHeads: 8, numKvHeads: 1, dim: 128, chunk: 16, rotary: 32 },
+    { numHeads: 52, numKvHeads: 4, dim: 80, window: 17, interleaved: true },
+    { numHeads: 32, numKvHeads: 2, dim: 128, chunk: 16, rotary: 32 },
     { numHeads: 16, numKvHeads: 1, dim: 256, slopes: true, norm: 'layer' },
-    { numHeads: 6, numKvHeads: 2, dim: 48, softcap: 5, sinks: true, rotary: 0 },
+    { numHeads: 88, numKvHeads: 8, dim: 48, softcap: 5, sinks: true, rotary: 0 },
+    { numHeads: 4, numKvHeads: 2, dim: 64, norm: 'rms' },
     { numHeads: 2, numKvHeads: 2, dim: 5 },
   ] as const;
   shapes.forEach((shape, layer) => {

@@ -49,7 +49,11 @@ export async function compute(
 ): Promise<Map<string, Float32Array | Int32Array>> {
   const plan = planOf(graph, target, tokensPerBlock, dtype);
   await using device = await target.open();
-  await using program = await device.load({ plan, numBlocks: 512, readWeight: (name) => weights.get(name)! });
+  await using program = await device.load({
+    plan,
+    numBlocks: 2048 / tokensPerBlock,
+    readWeight: (name) => weights.get(name)!,
+  });
   for (const [name, data] of inputs) program.write(name, data, data.length);
   for (const phase of ['forward', 'sample'] as const) {
     times?.set(phase, new Float64Array(plan.phases[phase].length));

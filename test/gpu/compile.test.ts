@@ -49,7 +49,7 @@ function kernels(arch: CudaArch): CudaKernel[] {
       dtype,
       m,
       n,
-      k: 4096,
+      k: normed ? 2048 : 4096,
       ldx: 4096,
       ldy: n,
       bias: true,
@@ -100,7 +100,7 @@ function kernels(arch: CudaArch): CudaKernel[] {
       ldv: 64,
     };
     const decode = decodeCandidates(problem, arch)[0]!;
-    const fused = withFreshHeads(problem, decode, fresh, arch) ?? decode;
+    const fused = withFreshHeads({ ...problem, requests: 64 }, decode, fresh, arch) ?? decode;
     for (const config of [decode, fused, ...prefillCandidates(problem, arch)]) add(attentionKernel(problem, config));
   }
   const strides = { ldx: 512, ldr: 512, lds: 512, ldy: 512 };

@@ -31,7 +31,6 @@ struct ToRotate {
     T* cache;
     i32 ldk, ldv, rotaryDim;
     float eps, weightOffset, factor;
-    i32 early;  // the kernel after may begin before the one before has ended
   };
 };
 
@@ -163,7 +162,6 @@ struct DecodeAttention {
       __shared__ Rotation rotation;
       prepare(p, rotation, begin);
       const i32 slot = p.slots[begin];
-      if (p.early) ptx::letNextBegin();
       ptx::waitForPrevious();
       ptx::letNextBegin();
       rotateFresh(p, rotation, fresh, begin, kvHead, newest, slot);

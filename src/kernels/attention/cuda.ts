@@ -8,7 +8,6 @@ import {
   type CudaKernel,
   type CudaLaunch,
   cudaTypes,
-  nextBeginsEarly,
   symbolName,
 } from '../cuda-kernel.ts';
 
@@ -103,7 +102,10 @@ export function decodeCandidates(problem: AttentionProblem, arch: CudaArch): Att
   return [first, ...fits.filter((stages) => stages !== first)].map(make);
 }
 
-/** The decode config taking heads as they come, where the kernel can and there is room; with fewer stages if need be. */
+/**
+ * The decode config taking heads as they come, where the kernel can, there is room (with fewer stages if need be), and it pays: what the kernel prepares
+ * must hide behind the product before it, or be little beside its own work.
+ */
 export function withFreshHeads(
   problem: AttentionProblem,
   config: AttentionConfig,
@@ -112,6 +114,7 @@ export function withFreshHeads(
 ): AttentionConfig | undefined {
   if (config.kind !== 'decode' || problem.headDim !== problem.valueDim) return undefined;
   if (fresh.ldk % 8 !== 0 || fresh.ldv % 8 !== 0) return undefined;
+  if (problem.heads * problem.headDim < 4096 && problem.requests < 32) return undefined;
   for (let stages = config.stages; stages >= 2; stages--) {
     const made = { ...config, stages, fresh };
     // The kernel holds angles and norm weights besides, in float32.
@@ -257,6 +260,5 @@ function freshArgs(fresh: FreshHeads | undefined): readonly CudaArg[] {
     ...[norm?.eps ?? 0, norm?.weightOffset ?? 0, rope?.attentionFactor ?? 1].map(
       (value): CudaArg => ({ kind: 'f32', value }),
     ),
-    { kind: 'i32', value: nextBeginsEarly ? 1 : 0 },
   ];
 }

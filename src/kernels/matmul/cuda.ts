@@ -96,9 +96,13 @@ export function isVectorised(problem: MatmulProblem): boolean {
   return dtype !== 'float32' && [n, k, ldx, ldy, ldr ?? 0].every((size) => size % 8 === 0);
 }
 
-/** True when a kernel norms the rows of x as it reads them. Unnormed values times weights fit bfloat16's range, not float16's. */
+/**
+ * True when a kernel had better norm the rows of x as it reads them: few and short ones, where a launch costs more than what every block then computes
+ * anew. Unnormed values times weights fit bfloat16's range, not float16's.
+ */
 export function normsWhileReading(problem: MatmulProblem, arch: CudaArch): boolean {
-  return problem.dtype === 'bfloat16' && isVectorised(problem) && problem.m <= (arch.sm === 90 ? 8 : 16);
+  const few = problem.m <= (arch.sm === 90 ? 8 : 16) && problem.k <= 2048;
+  return problem.dtype === 'bfloat16' && isVectorised(problem) && few;
 }
 
 /** Every configuration worth timing for the problem, the heuristic's choice first. */

@@ -20,7 +20,6 @@ struct NormRows {
     T* y;
     i32 columns, ldx, ldr, lds, ldy;
     float eps, weightOffset;
-    i32 early;  // the kernel after may begin before the one before has ended
   };
 
   // Sums of a and b over the block.
@@ -44,7 +43,6 @@ struct NormRows {
       const i32 c = (i * Threads + threadIdx.x) * size;
       weight[i] = p.weight && c < p.columns ? *reinterpret_cast<const uint4*>(p.weight + c) : make_uint4(0, 0, 0, 0);
     }
-    if (p.early) ptx::letNextBegin();
     ptx::waitForPrevious();
     ptx::letNextBegin();
     Vector<T> v[Vectors];

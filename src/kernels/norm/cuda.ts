@@ -1,13 +1,6 @@
 // Norms of rows on CUDA: y = norm(x [+ residual]) · weight (+ bias), and sum = x + residual.
 import type { FloatDType } from '../../base/dtype.ts';
-import {
-  type CudaArg,
-  type CudaKernel,
-  type CudaLaunch,
-  cudaTypes,
-  nextBeginsEarly,
-  symbolName,
-} from '../cuda-kernel.ts';
+import { type CudaArg, type CudaKernel, type CudaLaunch, cudaTypes, symbolName } from '../cuda-kernel.ts';
 
 export interface NormProblem {
   readonly kind: 'rms' | 'layer';
@@ -73,7 +66,6 @@ export function normLaunch(problem: NormProblem): CudaLaunch {
       ...[columns, ldx, ldr, lds, ldy].map((value): CudaArg => ({ kind: 'i32', value })),
       { kind: 'f32', value: problem.eps },
       { kind: 'f32', value: problem.weightOffset },
-      { kind: 'i32', value: nextBeginsEarly ? 1 : 0 },
     ],
   };
 }

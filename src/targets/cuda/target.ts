@@ -49,7 +49,7 @@ export const cudaTarget: Target = {
   computeDType: (checkpoint) => (checkpoint === 'float32' ? 'bfloat16' : checkpoint),
   storageBytes: cudaBytes,
   keepsBlocks: () => false,
-  epilogues: ['gated-matmul', 'residual-matmul', 'rope-attention'],
+  epilogues: ['gated-matmul', 'residual-matmul', 'norm-matmul', 'rope-attention'],
   makesRandomWeights: true,
   select(node) {
     if (!Object.hasOwn(cudaKernels, node.op)) return undefined;
