@@ -38,6 +38,7 @@ export type { Profile, StepsProfile } from './profile.ts';
 export type { ExecutorOptions } from './protocol.ts';
 export type { RequestOptions } from './request.ts';
 export type { SchedulerConfig } from './scheduler.ts';
+export * from './simulation/index.ts';
 export { blockStates, type EngineSnapshot, type SequenceSnapshot, type StepSnapshot } from './snapshot.ts';
 export type {
   ExecutorStatistics,
