@@ -1,10 +1,14 @@
 // Traffic of internet scale in simulated time: prefix-aware routing by the caches' events against round robin. `npm run bench simulate [requests] [replicas] [--save]`
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { PrefixRouter, poissonTraffic, RoundRobinRouter, simulate, timelineSvg, timelineText } from 'typert/executor';
 
 const save = process.argv.includes('--save');
-const [numRequests = 1_000_000, numReplicas = 64] = process.argv.slice(2).filter((arg) => arg !== '--save').map(Number);
+const [numRequests = 1_000_000, numReplicas = 64] = process.argv
+  .slice(2)
+  .filter((arg) => arg !== '--save')
+  .map(Number);
 const tokensPerBlock = 32;
 const limits = {
   maxBatchSize: 64,
@@ -32,15 +36,16 @@ const routers = {
   'round robin': () => new RoundRobinRouter(),
   'prefix aware': () => new PrefixRouter(tokensPerBlock),
 };
-const results = {};
-for (const [name, router] of Object.entries(routers)) {
+
+/** The whole traffic through one router. */
+function run(name) {
   const start = performance.now();
   let told = 0;
   const { steps: _, ...result } = simulate({
     numReplicas,
     limits,
     traffic: traffic(numRequests, 36 * numReplicas),
-    router: router(),
+    router: routers[name](),
     kvCacheConfig: { eventBufferMaxSize: 4096 },
     progress: (finished) => {
       if (finished - told < numRequests / 10) return;
@@ -48,8 +53,22 @@ for (const [name, router] of Object.entries(routers)) {
       process.stderr.write(`${name}: ${finished} of ${numRequests} requests\n`);
     },
   });
-  results[name] = { ...result, wallSeconds: (performance.now() - start) / 1000 };
+  return { ...result, wallSeconds: (performance.now() - start) / 1000 };
 }
+
+// Each router has a thread of its own.
+if (!isMainThread) {
+  parentPort.postMessage(run(workerData.name));
+  process.exit();
+}
+const results = Object.fromEntries(
+  await Promise.all(
+    Object.keys(routers).map(async (name) => {
+      const worker = new Worker(new URL(import.meta.url), { workerData: { name }, argv: process.argv.slice(2) });
+      return [name, await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject))];
+    }),
+  ),
+);
 const round = (value) => Math.round(value * 10) / 10;
 console.table(
   Object.fromEntries(
@@ -102,7 +121,11 @@ function chart() {
   ].join('\n');
 }
 
-const small = simulate({ limits: { ...limits, maxBatchSize: 6, numBlocks: 96 }, traffic: traffic(16, 60), record: true });
+const small = simulate({
+  limits: { ...limits, maxBatchSize: 6, numBlocks: 96 },
+  traffic: traffic(16, 60),
+  record: true,
+});
 process.stdout.write(timelineText(small.steps.slice(0, 100)));
 if (save) {
   const folder = fileURLToPath(new URL('results/', import.meta.url));

@@ -1,5 +1,6 @@
 // Guided decoding: what a request's grammar allows next, as a mask over the vocabulary. xgrammar does the work.
 import { RequestError, show } from '../../base/errors.ts';
+import { MaskCache, type MaskState } from './mask-cache.ts';
 import type { GuidedDecodingParams } from './sampling-params.ts';
 import { type CompiledGrammar, type GrammarCompiler, type GrammarMatcher, loadXGrammar } from './xgrammar.ts';
 
@@ -31,11 +32,16 @@ const maxGrammars = 256;
 /** What one sequence may say next. */
 export class Guide {
   readonly #matcher: GrammarMatcher;
+  readonly #cache: MaskCache;
+  #state: MaskState | undefined;
   /** A bit a token. */
   #allowed: Int32Array | undefined;
 
-  constructor(matcher: GrammarMatcher) {
+  /** `state`: where the masks of the grammar's texts are kept, from their beginning. */
+  constructor(matcher: GrammarMatcher, cache: MaskCache, state: MaskState) {
     this.#matcher = matcher;
+    this.#cache = cache;
+    this.#state = state;
   }
 
   /** The text is complete, and its end was said. */
@@ -45,7 +51,12 @@ export class Guide {
 
   /** Finds out what is allowed next. It takes its time, and needs no logits: it is done while the device computes them. */
   async prepare(): Promise<void> {
-    this.#allowed = this.terminated ? undefined : await this.#matcher.getNextTokenBitmask();
+    if (this.terminated) this.#allowed = undefined;
+    else if (this.#state?.mask !== undefined) this.#allowed = this.#state.mask;
+    else {
+      this.#allowed = await this.#matcher.getNextTokenBitmask();
+      if (this.#state !== undefined) this.#cache.keep(this.#state, this.#allowed);
+    }
   }
 
   /** Excludes all tokens that are not allowed, as `prepare` found. */
@@ -64,7 +75,9 @@ export class Guide {
   }
 
   accept(token: number): void {
-    if (!this.terminated) this.#matcher.acceptToken(token);
+    if (this.terminated) return;
+    this.#matcher.acceptToken(token);
+    this.#state = this.#state === undefined ? undefined : this.#cache.after(this.#state, token);
   }
 
   [Symbol.dispose](): void {
@@ -75,7 +88,11 @@ export class Guide {
 /** Makes guides, and keeps the grammars they were made from. */
 export class GuideMaker {
   readonly #config: () => GuidedDecodingConfig;
-  readonly #grammars = new Map<string, CompiledGrammar>();
+  readonly #grammars = new Map<
+    string,
+    { readonly grammar: CompiledGrammar; readonly states: Map<string, MaskState> }
+  >();
+  readonly #masks = new MaskCache();
   #compiler: GrammarCompiler | undefined;
   #matchers: typeof GrammarMatcher | undefined;
   #said: string[] = [];
@@ -90,24 +107,35 @@ export class GuideMaker {
     const key = JSON.stringify(params);
     const stopTokenIds = ends.length > 0 ? ends : this.#config().stopTokenIds;
     try {
-      let grammar = this.#grammars.get(key);
-      if (grammar === undefined) {
-        grammar = await this.#compile(params);
-        if (this.#grammars.size >= maxGrammars) this.#grammars.delete(this.#grammars.keys().next().value!);
-        this.#grammars.set(key, grammar);
+      let known = this.#grammars.get(key);
+      if (known === undefined) {
+        known = { grammar: await this.#compile(params), states: new Map() };
+        if (this.#grammars.size >= maxGrammars) this.#forget();
+        this.#grammars.set(key, known);
       }
-      return new Guide(await this.#matchers!.createGrammarMatcher(grammar, [...stopTokenIds]));
+      // Which tokens end a text is part of what is allowed.
+      const stops = stopTokenIds.join();
+      const state = known.states.get(stops) ?? this.#masks.root();
+      known.states.set(stops, state);
+      const matcher = await this.#matchers!.createGrammarMatcher(known.grammar, [...stopTokenIds]);
+      return new Guide(matcher, this.#masks, state);
     } catch (cause) {
       if (cause instanceof RequestError) throw cause;
       const reason = this.#said.find((line) => line.includes('[FATAL]'))?.replace(/^.*?\.(?:cc|h):\d+: /, '');
       // An error leaves the library's stack as it was: what follows gets a fresh instance. Guides at work keep theirs.
       this.#compiler = undefined;
-      this.#grammars.clear();
+      this.#forget();
       throw new RequestError(`not a grammar: ${reason ?? (cause instanceof Error ? cause.message : String(cause))}`, {
         where: 'samplingParams.guidedDecoding',
         cause,
       });
     }
+  }
+
+  /** All grammars go at once, and their masks with them: what is at work keeps its own. */
+  #forget(): void {
+    this.#grammars.clear();
+    this.#masks.clear();
   }
 
   async #compile({ json, jsonObject, regex, grammar, structuralTag }: GuidedDecodingParams): Promise<CompiledGrammar> {

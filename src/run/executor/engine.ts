@@ -250,6 +250,7 @@ export class Engine {
     // What a step waited for the one before it is not its own time.
     const latency = performance.now() - Math.max(start, this.#ended);
     this.#ended = performance.now();
+    this.scheduler.timed(plan, latency);
     this.#log.add(plan, this.scheduler, { iter: this.#iter++, time, latency });
     this.#intake.iter = this.#iter;
     return latency;

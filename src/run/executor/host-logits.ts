@@ -1,13 +1,19 @@
 // The part of a step in which the host looks at the logits: processors change rows before they are sampled, log-probabilities and logits that requests asked for are read.
 // A step in which nobody asks for any of this never copies logits off the device.
 import { deserializeError, RequestError } from '../../base/errors.ts';
-import { argmax, logSumExp } from '../../kernels/sample/reference.ts';
+import { logSumExp } from '../../kernels/sample/reference.ts';
 import { type TokenLogprobs, tokenLogprobs } from '../decode/logprobs.ts';
 import type { Session } from '../session/batch.ts';
 import type { LogitsTensor } from './outputs.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
 import type { Request } from './request.ts';
 import type { AskProcessors } from './user-processors.ts';
+
+/** Whether any token may be sampled. */
+function hasAny(row: Float32Array): boolean {
+  for (let token = 0; token < row.length; token++) if (row[token]! > Number.NEGATIVE_INFINITY) return true;
+  return false;
+}
 
 function wantsRows({ samples, promptFrom, promptTo }: ScheduledSequence): boolean {
   if (promptTo > promptFrom) return true;
@@ -144,7 +150,7 @@ export class HostLogits {
     for (const { samples, firstSampleRow } of entries) {
       samples.forEach(({ wantsRow, request }, i) => {
         if (!wantsRow || request.beams !== undefined || this.failures.has(request)) return;
-        if (argmax(this.changedRow(firstSampleRow + i)) >= 0 || argmax(this.row(firstSampleRow + i)!) < 0) return;
+        if (hasAny(this.changedRow(firstSampleRow + i)) || !hasAny(this.row(firstSampleRow + i)!)) return;
         const reason = 'no token is left to sample: biases, bad words, n-gram rules or a grammar exclude them all';
         this.failures.set(request, new RequestError(reason));
       });

@@ -102,7 +102,7 @@ export class Intake {
   /** Proposals were checked: what the wrong ones left in the cache is forgotten. */
   #learn({ sequence, numDrafts }: ScheduledSequence, numAccepted: number): void {
     this.#scheduler.blocks.truncate(sequence.table, sequence.numTokens - 1);
-    sequence.drafter!.learn(numAccepted);
+    sequence.drafter!.learn(numDrafts, numAccepted);
     this.#log.drafted(numDrafts, numAccepted);
   }
 

@@ -305,7 +305,7 @@ export class Sequence implements Content {
 
   /** Whether its next token can be planned before the last one is known: nobody looks at its row, and nothing of how it is sampled depends on what was sampled. */
   get foreseeable(): boolean {
-    return !this.wantsRow && this.drafter === undefined && !this.#decays;
+    return !this.wantsRow && (this.drafter === undefined || this.drafter.pauses) && !this.#decays;
   }
 
   /** All tokens it may have are there or being computed. */

@@ -1,6 +1,6 @@
 // Which sequences take part in the next step. A deterministic state machine: events come in (`add`, `append`, `finish`), `schedule` puts out the next step's plan.
 // No clock, no randomness, no device: the same events give the same plans, so it can be simulated. The tokens of a plan may arrive after the next plan is asked for.
-import { type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
+import { DraftCost, type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
 import { BlockManager, type BlockManagerOptions } from '../kv/block-manager.ts';
 import { CacheLayout } from '../kv/layout.ts';
 import { PriorityQueue } from '../kv/queue.ts';
@@ -45,6 +45,7 @@ export class Scheduler {
   readonly #equal: boolean;
   readonly #chunk: number;
   readonly #maxRunning: number;
+  readonly #draftCost = new DraftCost();
   /** Sequences that run, and beams that will when their prompt is computed. */
   #numPlaces = 0;
   #order = 0;
@@ -75,7 +76,7 @@ export class Scheduler {
     const request = new Request(data, this.#order++, this.#layout);
     this.requests.set(data.requestId, request);
     if (this.#speculative !== undefined && request.mayDraft)
-      for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative);
+      for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative, this.#draftCost);
     this.#wait(request.sequences[0]!);
     return request;
   }
@@ -83,6 +84,12 @@ export class Scheduler {
   /** A token was sampled. */
   append(sequence: Sequence, token: number): void {
     sequence.append(token);
+  }
+
+  /** A plan's step took so long: what proposals cost is measured on steps that generate and nothing else. */
+  timed({ entries, numTokens }: StepPlan, milliseconds: number): void {
+    if (this.#speculative === undefined || entries.some(({ context }) => context)) return;
+    this.#draftCost.observe(entries.length, numTokens - entries.length, milliseconds);
   }
 
   /** The beams of a request go on as these continuations: each shares the blocks of the one that it comes from. */
