@@ -113,6 +113,7 @@ function chart() {
   const title = `${numRequests.toLocaleString('en')} requests, Poisson arrivals, ${numReplicas} replicas`;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 ${60 + rows.length * 46}" font-family="sans-serif" font-size="12">`,
+    `<title>${title}</title>`,
     '<rect width="100%" height="100%" fill="white"/>',
     `<text x="20" y="22" font-size="14">${title}</text>`,
     ...names.map((name, k) => `<text x="${430 + k * 110}" y="22" fill="${colours[k]}">■ ${name}</text>`),

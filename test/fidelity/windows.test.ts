@@ -8,6 +8,7 @@ import { openCheckpoint } from '../../src/define/checkpoint/open.ts';
 import { openSession } from '../../src/run/session/open.ts';
 import { findTarget, targets } from '../../src/targets/index.ts';
 import { goldenPath, readGolden } from '../support/golden.ts';
+import { movingBlocks, movingCases } from '../support/moving-blocks.ts';
 import { argmax, RaggedDriver } from '../support/ragged.ts';
 import { runRequests } from '../support/run-requests.ts';
 
@@ -77,5 +78,17 @@ describe.each(targets)('$name', (target) => {
     expect(results[0]!.outputs[0]!.tokenIds).toEqual(expected);
     // 48 tokens would be 12 blocks in every group.
     expect(most).toBeLessThan(12 * engine.scheduler.blocks.layout.numGroups);
+  });
+
+  test.each(movingCases)('$name with blocks that move to the host and back: %j', async ({ name, ...more }) => {
+    const engineDir = mkdtempSync(join(folder, 'engine-'));
+    using checkpoint = await openCheckpoint(goldenPath(name), { cacheDir: folder });
+    const build = { dtype: 'float32', maxSeqLen: 64, maxNumTokens: 32, tokensPerBlock: 4, maxBatchSize: 8 } as const;
+    await buildEngine({ checkpoint, target, engineDir, build: { ...build, ...more } });
+    const { wrong, onboarded } = await movingBlocks(name, (kvCacheConfig) =>
+      openSession({ engineDir, target: target.name, kvCacheConfig }),
+    );
+    expect(wrong).toEqual([]);
+    expect(onboarded).toBeGreaterThan(0);
   });
 });

@@ -52,6 +52,7 @@ export function timelineSvg(steps: readonly SimulatedStep[], width = 960): strin
   const height = 34 + requests.length * row;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="9">`,
+    '<title>Steps of simulated requests</title>',
     `<text x="50" y="12">requests over ${end.toFixed(0)} ms: blue context, green generation, red preempted</text>`,
     ...labels,
     ...parts,
