@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { chiSquare } from '../../../test/support/chi-square.ts';
 import { filteredDistribution, logSumExp, type RowFilters, sampleRow, topTokens } from './reference.ts';
 
 const off: RowFilters = { temperature: 1, topK: 0, topP: 1, minP: 0 };
@@ -91,25 +92,9 @@ describe('sampling a row', () => {
       const counts = new Float64Array(logits.length);
       for (let counter = 0; counter < draws; counter++)
         counts[sampleRow(logits, { ...all, seedLow: 1234, seedHigh: 5, counter }).token]! += 1;
-      let chiSquare = 0;
-      let freedom = -1;
-      let rest = { count: 0, expected: 0 };
-      expected.forEach((probability, token) => {
-        if (probability === 0) expect(counts[token]).toBe(0);
-        else if (probability * draws < 8)
-          rest = { count: rest.count + counts[token]!, expected: rest.expected + probability * draws };
-        else {
-          chiSquare += (counts[token]! - probability * draws) ** 2 / (probability * draws);
-          freedom++;
-        }
-      });
-      if (rest.expected > 0) {
-        chiSquare += (rest.count - rest.expected) ** 2 / rest.expected;
-        freedom++;
-      }
-      // Wilson-Hilferty: the chi-square quantile at p = 0.0005.
-      const limit = freedom * (1 - 2 / (9 * freedom) + 3.29 * Math.sqrt(2 / (9 * freedom))) ** 3;
-      expect(chiSquare).toBeLessThan(limit);
+      const { statistic, limit, impossible } = chiSquare(counts, expected, draws);
+      expect(impossible).toEqual([]);
+      expect(statistic).toBeLessThan(limit);
     });
   }
 
