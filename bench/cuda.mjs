@@ -15,7 +15,7 @@ const { values: options } = parseArgs({
   },
 });
 const cli = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
-const peer = fileURLToPath(new URL('./peers/transformers.py', import.meta.url));
+const peer = fileURLToPath(new URL('./peers/hf_transformers.py', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'typert-bench-cuda-'));
 
 const common = { head_dim: 128, torch_dtype: 'bfloat16', hidden_act: 'silu' };

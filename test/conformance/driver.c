@@ -82,7 +82,7 @@ static void pack(int format, int64_t rows, int64_t columns, const char *from, co
   char *raw = malloc(bytes), *made = aligned_alloc(64, (packed + 63) / 64 * 64);
   get(in, raw, bytes);
   fclose(in);
-  typert_pack(format, raw, made, rows, columns);
+  typert_pack(format, 1, raw, made, rows, columns);
   FILE *out = file(to, "wb");
   if (fwrite(made, 1, packed, out) != packed) fail("cannot write");
   fclose(out);
