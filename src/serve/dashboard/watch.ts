@@ -63,7 +63,10 @@ export interface View extends Disposable {
 export class Watch implements Observer {
   readonly #viewers = new Set<Viewer>();
 
-  /** Begins to keep what is seen of a model's requests, until the view is disposed. */
+  /**
+   * Begins to keep what is seen of a model's requests, until the view is disposed.
+   * @internal
+   */
   open(model: string): View {
     const viewer = new Viewer(model);
     this.#viewers.add(viewer);
