@@ -1,21 +1,13 @@
 // Time to the first token of a prompt of 1,000 tokens, and of a second one that begins with the same 1,000: what the KV cache saves. `npm run bench reuse [target]`
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LLM } from 'typert';
+import { vocabSize, writeSmallLlama } from './support/small-llama.mjs';
 
 const target = process.argv[2] ?? 'cpu';
 const folder = mkdtempSync(join(tmpdir(), 'typert-bench-'));
-const vocabSize = 8000;
-writeFileSync(
-  join(folder, 'config.json'),
-  JSON.stringify({
-    ...{ architectures: ['LlamaForCausalLM'], model_type: 'llama', hidden_act: 'silu', dtype: 'float32' },
-    ...{ hidden_size: 512, intermediate_size: 1408, num_hidden_layers: 8, num_attention_heads: 8 },
-    ...{ num_key_value_heads: 4, vocab_size: vocabSize, max_position_embeddings: 2048, rms_norm_eps: 1e-5 },
-    ...{ tie_word_embeddings: true, rope_theta: 10000, eos_token_id: 2, bos_token_id: 1 },
-  }),
-);
+writeSmallLlama(folder);
 try {
   const llm = await LLM.load(folder, {
     ...{ target, loadFormat: 'dummy', skipTokenizerInit: true, maxSeqLen: 2048, maxBatchSize: 4, cacheDir: folder },

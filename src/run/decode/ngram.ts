@@ -38,7 +38,9 @@ export class DraftCost {
     }
     if (plain === undefined || plain <= 0) return;
     const measured = ((milliseconds / plain - 1) * numSequences) / numDrafts;
-    this.share += newest * (Math.min(2, Math.max(0.005, measured)) - this.share);
+    // The same here: what is far above the average counts as twice that.
+    const bounded = Math.min(2, 2 * this.share + 0.05, Math.max(0.005, measured));
+    this.share += newest * (bounded - this.share);
   }
 }
 
