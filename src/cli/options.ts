@@ -9,6 +9,7 @@ import type { GroupSize } from '../define/checkpoint/group-blocks.ts';
 import { locateModel } from '../llm/load.ts';
 import type { LLMOptions } from '../llm/options.ts';
 import type { SamplingParams } from '../run/decode/sampling-params.ts';
+import { type CacheDType, cacheDTypes } from '../targets/plan.ts';
 
 /** The model that comes with the package: what runs when none is named. */
 export const bundledModel = fileURLToPath(new URL('../../models/storyteller-7m', import.meta.url));
@@ -46,6 +47,12 @@ export function buildOptions(command: Command): Command {
         .default('auto'),
     )
     .option('--tokens-per-block <n>', 'tokens in a block of the KV cache: a power of two', integer)
+    .addOption(
+      new Option(
+        '--kv-cache-dtype <dtype>',
+        'dtype of the KV cache (default: narrow where weights are narrow)',
+      ).choices(['auto', ...cacheDTypes]),
+    )
     .addOption(
       new Option('--weight-only <bits>', "keep products' weights in fewer bits, round-to-nearest").choices([
         'int8',
@@ -113,6 +120,7 @@ export interface BuildFlags {
   readonly maxNumTokens?: number;
   readonly maxSeqLen?: number;
   readonly tokensPerBlock?: number;
+  readonly kvCacheDtype?: CacheDType | 'auto';
   readonly tune?: boolean;
   readonly timingCache?: string;
   readonly cublaslt?: boolean;
@@ -148,10 +156,20 @@ function given<T extends object>(flags: T): { [K in keyof T]?: Exclude<T[K], und
 
 /** The flags as a build config. */
 export function toBuildConfig(flags: BuildFlags): BuildConfig {
-  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, tune, timingCache, cublaslt } = flags;
+  const { dtype, maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, kvCacheDtype, tune, timingCache, cublaslt } =
+    flags;
   return {
     dtype,
-    ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tokensPerBlock, tune, timingCache, cublaslt }),
+    ...given({
+      maxBatchSize,
+      maxNumTokens,
+      maxSeqLen,
+      tokensPerBlock,
+      kvCacheDType: kvCacheDtype,
+      tune,
+      timingCache,
+      cublaslt,
+    }),
     ...quantFlags(flags),
   };
 }
@@ -169,7 +187,7 @@ export async function locate(
 export function toLLMOptions(flags: BuildFlags & RuntimeFlags): LLMOptions {
   const { tokensPerBlock, kvCacheTokens, target, dtype, maxBatchSize, maxNumTokens, maxSeqLen, revision, token } =
     flags;
-  const { tune, timingCache, cublaslt, loadFormat } = flags;
+  const { tune, timingCache, cublaslt, loadFormat, kvCacheDtype } = flags;
   const { device, gpuMemory, disableOverlapScheduler, kvCacheFreeGpuMemFraction } = flags;
   return {
     target,
@@ -180,7 +198,7 @@ export function toLLMOptions(flags: BuildFlags & RuntimeFlags): LLMOptions {
     kvCacheConfig: {
       ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),
       ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),
-      ...given({ freeGpuMemoryFraction: kvCacheFreeGpuMemFraction }),
+      ...given({ freeGpuMemoryFraction: kvCacheFreeGpuMemFraction, dtype: kvCacheDtype }),
     },
   };
 }

@@ -13,7 +13,7 @@ import { verify } from '../define/graph/verify.ts';
 import { bindModel, enginePolicy, identify, type KnownModel } from '../define/models/bind.ts';
 import { toTypertConfig } from '../define/models/typert-checkpoint.ts';
 import { traceModel } from '../define/nn/trace.ts';
-import type { Plan, PlanTensor } from '../targets/plan.ts';
+import { type CacheDType, cacheDTypeOf, type Plan, type PlanTensor } from '../targets/plan.ts';
 import type { Target } from '../targets/target.ts';
 import { type EngineConfig, engineVersion } from './engine/schema.ts';
 import { writeEngine } from './engine/write.ts';
@@ -35,6 +35,8 @@ export interface BuildConfig {
   readonly maxSeqLen?: number;
   /** Tokens in one block of the KV cache: a power of two. Default 32. */
   readonly tokensPerBlock?: number;
+  /** Dtype of the KV cache; 'auto': what suits weights and activations on the target. */
+  readonly kvCacheDType?: CacheDType | 'auto';
   /** Kernels' tactics are timed on the device, where the target has a choice. Default true; else heuristics choose. */
   readonly tune?: boolean;
   /** File of times measured before: read, and added to. Default: one in the cache folder. */
@@ -70,6 +72,23 @@ function positive(name: string, value: number): number {
   if (!Number.isInteger(value) || value < 1)
     throw new CompileError('not a size', { where: name, expected: 'a positive integer', got: String(value) });
   return value;
+}
+
+/** The KV cache's dtype: as asked for, where the target has it, or as the target sees fit. */
+function chooseCache(build: BuildConfig, { name, cache }: Target, dtype: FloatDType, { weights }: Graph): CacheDType {
+  const { kvCacheDType: asked = 'auto' } = build;
+  if (asked === 'auto') {
+    const wide = weights.every(({ value }) => value.dtype === 'float32');
+    return cache?.auto(build.dtype ?? 'auto', wide) ?? dtype;
+  }
+  const there = cache?.dtypes ?? [dtype];
+  if (!there.includes(asked))
+    throw new CompileError(`target ${name} has no KV cache of this dtype`, {
+      where: 'kvCacheDType',
+      expected: there.join(', '),
+      got: asked,
+    });
+  return asked;
 }
 
 /** Compiles a checkpoint's model for a target; no weights are read, only their names, dtypes and shapes. */
@@ -124,7 +143,8 @@ export function compile(checkpoint: Checkpoint, target: Target, build: BuildConf
     });
   debug(4, () => printGraph(graph));
   const limits = { maxBatchSize, maxNumTokens, maxNumLogits: Math.max(maxBatchSize, Math.min(64, maxNumTokens)) };
-  const { plan, arena } = makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence });
+  const cacheDType = chooseCache(build, target, dtype, graph);
+  const { plan, arena } = makePlan(graph, { target, dtype, cacheDType, limits, tokensPerBlock, maxBlocksPerSequence });
   return { model, build, dtype, maxSeqLen, plan, arena, stages, graph };
 }
 
@@ -179,6 +199,7 @@ export async function writeCompiled(parts: {
       max_seq_len: maxSeqLen,
       max_num_logits: plan.limits.maxNumLogits,
       tokens_per_block: plan.tokensPerBlock,
+      kv_cache_dtype: cacheDTypeOf(plan),
       ...(compiled.build.maxAttentionWindow === undefined
         ? {}
         : { max_attention_window: [...compiled.build.maxAttentionWindow] }),

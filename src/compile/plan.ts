@@ -4,13 +4,15 @@ import { CompileError } from '../base/errors.ts';
 import type { Dims } from '../base/expr.ts';
 import type { AnyNode, Graph, Value } from '../define/graph/graph.ts';
 import { ops } from '../define/graph/ops.ts';
-import type { Phase, Plan, PlanLimits, PlanStep, PlanTensor, Storage } from '../targets/plan.ts';
+import type { CacheDType, Phase, Plan, PlanLimits, PlanStep, PlanTensor, Storage } from '../targets/plan.ts';
 import type { Target } from '../targets/target.ts';
 import { type Arena, layOut, viewBase } from './memory.ts';
 
 export interface PlanOptions {
   readonly target: Target;
   readonly dtype: FloatDType;
+  /** Dtype of the KV cache, where it is not that of activations. */
+  readonly cacheDType?: CacheDType;
   readonly limits: PlanLimits;
   readonly tokensPerBlock: number;
   readonly maxBlocksPerSequence: number;
@@ -22,7 +24,7 @@ export function limitDims({ maxNumTokens, maxBatchSize, maxNumLogits }: PlanLimi
 
 /** The plan of a graph that has been through the pipeline, and its memory plan for reports. */
 export function makePlan(graph: Graph, options: PlanOptions): { plan: Plan; arena: Arena } {
-  const { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence } = options;
+  const { target, dtype, cacheDType = dtype, limits, tokensPerBlock, maxBlocksPerSequence } = options;
   const makers = new Map(
     graph.nodes.flatMap((node) => Object.values(node.outputs).map((value) => [value.id, node] as const)),
   );
@@ -68,6 +70,7 @@ export function makePlan(graph: Graph, options: PlanOptions): { plan: Plan; aren
   const plan: Plan = {
     target: target.name,
     dtype,
+    ...(cacheDType === dtype ? {} : { cacheDType }),
     limits,
     tokensPerBlock,
     maxBlocksPerSequence,

@@ -1,6 +1,7 @@
 // What takes how much memory, as an engine's plan has it.
 import { evaluate } from '../base/expr.ts';
 import { blockBytes, type Plan } from '../targets/plan.ts';
+import { cacheBytesOf, type Target } from '../targets/target.ts';
 import { limitDims } from './plan.ts';
 
 /** Bytes. */
@@ -16,13 +17,9 @@ export interface MemoryReport {
   readonly inputs: number;
 }
 
-/** `storageBytes`: how the plan's target stores elements. */
-export function memoryReport(
-  plan: Plan,
-  storageBytes: (dtype: Plan['dtype']) => number,
-  weights: number,
-): MemoryReport {
-  const kvBlock = blockBytes(plan, storageBytes(plan.dtype));
+/** What a plan of this target takes, with weights of so many bytes. */
+export function memoryReport(plan: Plan, target: Target, weights: number): MemoryReport {
+  const kvBlock = blockBytes(plan, cacheBytesOf(target));
   const inputs = plan.tensors
     .filter(({ storage }) => storage.kind === 'input')
     .reduce(

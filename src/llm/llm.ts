@@ -83,6 +83,7 @@ export class LLM implements AsyncDisposable {
     const tokenizer = resolved.skipTokenizerInit ? undefined : Tokenizer.fromAssets(assets, engineDir);
     const {
       tokensPerBlock: _block,
+      dtype: _dtype,
       maxAttentionWindow: _window,
       sinkTokenLength: _sinks,
       ...kvCacheConfig

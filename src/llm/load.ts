@@ -71,10 +71,12 @@ function quantisationAsked(
 function refuseMismatch(path: string, options: PrepareOptions): void {
   using engine = openEngine(path);
   const { build_config: built } = engine.config;
+  const { dtype: cacheAsked } = options.kvCacheConfig;
   const asked: readonly [string, unknown, unknown][] = [
     ['target', options.target === 'auto' ? undefined : options.target, built.target],
     ['dtype', options.dtype === 'auto' ? undefined : options.dtype, built.dtype],
     ...quantisationAsked(options.quantConfig, engine.config.pretrained_config.quantization),
+    ['kvCacheConfig.dtype', cacheAsked === 'auto' ? undefined : cacheAsked, built.kv_cache_dtype ?? built.dtype],
   ];
   for (const [name, want, have] of asked) {
     if (want !== undefined && want !== have) {
@@ -133,7 +135,7 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
     quantConfig,
     signal,
   } = options;
-  const { tokensPerBlock, maxAttentionWindow, sinkTokenLength } = kvCacheConfig;
+  const { tokensPerBlock, dtype: kvCacheDType, maxAttentionWindow, sinkTokenLength } = kvCacheConfig;
   // The build looks at the signal whenever it reports: an aborted one leaves nothing behind.
   const progress: Progress = (event) => {
     signal?.throwIfAborted();
@@ -146,6 +148,7 @@ export async function prepareEngine(model: string, options: PrepareOptions): Pro
   const build: BuildConfig = {
     dtype,
     tokensPerBlock,
+    ...(kvCacheDType === undefined ? {} : { kvCacheDType }),
     ...(maxAttentionWindow === undefined ? {} : { maxAttentionWindow }),
     ...(sinkTokenLength === undefined ? {} : { sinkTokenLength }),
     ...(maxBatchSize === undefined ? {} : { maxBatchSize }),

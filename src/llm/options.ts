@@ -6,6 +6,7 @@ import { type Progress, silent } from '../base/progress.ts';
 import { activationKinds, type QuantConfig, quantAlgos } from '../compile/quantization.ts';
 import { groupSizes } from '../define/checkpoint/group-blocks.ts';
 import type { BatchedLogitsProcessor, NGramDecodingConfig } from '../run/executor/index.ts';
+import { type CacheDType, cacheDTypes } from '../targets/plan.ts';
 
 /** How much memory the paged key-value cache gets and how it is kept. */
 export interface KvCacheConfig {
@@ -15,6 +16,8 @@ export interface KvCacheConfig {
   readonly freeGpuMemoryFraction?: number;
   /** Tokens a block, a power of two. Default 32. */
   readonly tokensPerBlock?: number;
+  /** What keys and values are kept in; 'int8' has a scale for each token and head. Default 'auto': narrow where weights are narrow. */
+  readonly dtype?: 'auto' | CacheDType;
   /** Blocks of earlier requests are used again where a prompt begins alike. Default true. */
   readonly enableBlockReuse?: boolean;
   /** A block that is alike only at its beginning is copied. Default true. */
@@ -129,6 +132,7 @@ const kvCacheSchema = z.strictObject({
   maxTokens: count,
   freeGpuMemoryFraction: z.number().gt(0).max(1).optional(),
   tokensPerBlock: powerOfTwo.optional(),
+  dtype: z.enum(['auto', ...cacheDTypes]).optional(),
   enableBlockReuse: z.boolean().optional(),
   enablePartialReuse: z.boolean().optional(),
   hostCacheSize: natural,

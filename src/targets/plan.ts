@@ -81,11 +81,17 @@ export const kernelTensor = (name: string): string => `kernels/${name}`;
 /** A step is run in two phases, so that the host may look at the logits between them. */
 export type Phase = 'forward' | 'sample';
 
+export const cacheDTypes = ['float32', 'bfloat16', 'float16', 'int8'] as const;
+/** What the KV cache holds; `int8`: with a scale for each token and head. */
+export type CacheDType = (typeof cacheDTypes)[number];
+
 /** The steps of both phases, the tensors they work on, and the limits they were laid out for. */
 export interface Plan {
   readonly target: string;
-  /** Dtype of activations and of the KV cache. */
+  /** Dtype of activations. */
   readonly dtype: FloatDType;
+  /** Dtype of the KV cache, where it is another. */
+  readonly cacheDType?: CacheDType;
   readonly limits: PlanLimits;
   readonly tokensPerBlock: number;
   readonly maxBlocksPerSequence: number;
@@ -111,11 +117,26 @@ export function poolOf({ pool, layer }: CacheSpec): number {
   return pool ?? layer;
 }
 
-/** Bytes that one block takes in all layers together, `bytesPerElement` as the target stores the cache's dtype. */
-export function blockBytes(plan: Pick<Plan, 'caches' | 'tokensPerBlock'>, bytesPerElement: number): number {
-  return [...cachePools(plan).values()].reduce(
-    (sum, { numKvHeads, headDim, valueDim }) =>
-      sum + numKvHeads * plan.tokensPerBlock * (headDim + valueDim) * bytesPerElement,
-    0,
-  );
+/** Dtype of a plan's KV cache. */
+export function cacheDTypeOf({ dtype, cacheDType = dtype }: Pick<Plan, 'dtype' | 'cacheDType'>): CacheDType {
+  return cacheDType;
+}
+
+/** Bytes that a block takes in one layer, `bytesPerNumber` as the target stores the cache's dtype: heads are whole floats. */
+export function layerBlockBytes(
+  { numKvHeads, headDim, valueDim }: CacheSpec,
+  plan: Pick<Plan, 'tokensPerBlock' | 'dtype' | 'cacheDType'>,
+  bytesPerNumber: number,
+): number {
+  const scales = cacheDTypeOf(plan) === 'int8' ? 8 : 0;
+  return numKvHeads * Math.ceil((plan.tokensPerBlock * ((headDim + valueDim) * bytesPerNumber + scales)) / 4) * 4;
+}
+
+/** Bytes that one block takes in all layers together. */
+export function blockBytes(
+  plan: Pick<Plan, 'caches' | 'tokensPerBlock' | 'dtype' | 'cacheDType'>,
+  cacheBytes: (dtype: CacheDType) => number,
+): number {
+  const bytesPerNumber = cacheBytes(cacheDTypeOf(plan));
+  return [...cachePools(plan).values()].reduce((sum, spec) => sum + layerBlockBytes(spec, plan, bytesPerNumber), 0);
 }

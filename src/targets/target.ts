@@ -3,7 +3,7 @@ import type { DType, FloatDType } from '../base/dtype.ts';
 import type { Dims } from '../base/expr.ts';
 import type { Progress } from '../base/progress.ts';
 import type { AnyNode } from '../define/graph/graph.ts';
-import type { KernelChoice, PackedWeight, Phase, Plan, PlanTensor } from './plan.ts';
+import type { CacheDType, KernelChoice, PackedWeight, Phase, Plan, PlanTensor } from './plan.ts';
 
 /** What a target's kernels can compute besides their op; passes that ask for it run only where it is there. */
 export type Epilogue = 'gated-matmul' | 'residual-matmul' | 'norm-matmul' | 'rope-attention';
@@ -17,6 +17,20 @@ export type TargetStatus =
   | { readonly available: true; readonly detail: string; readonly builds?: false; readonly remedy?: string }
   | { readonly available: false; readonly detail: string; readonly remedy: string };
 
+/** How a target keeps keys and values. */
+export interface CacheSupport {
+  readonly dtypes: readonly CacheDType[];
+  /** What `'auto'` means where `dtype` was asked for, by whether all weights are float32. */
+  auto(dtype: FloatDType | 'auto', wide: boolean): CacheDType;
+  /** Bytes of a number. */
+  bytes(dtype: CacheDType): number;
+}
+
+/** Bytes of a number in a target's KV cache. */
+export function cacheBytesOf(target: Pick<Target, 'cache' | 'storageBytes'>): (dtype: CacheDType) => number {
+  return (dtype) => target.cache?.bytes(dtype) ?? target.storageBytes(dtype);
+}
+
 /** A place where plans run. */
 export interface Target {
   readonly name: TargetName;
@@ -26,6 +40,8 @@ export interface Target {
   computeDType(checkpoint: FloatDType): FloatDType;
   /** Bytes an element takes on the device as an activation or in the cache. */
   storageBytes(dtype: DType): number;
+  /** The KV cache's dtypes that its kernels have besides that of activations, and how it stores them. Absent: none. */
+  readonly cache?: CacheSupport;
   /** Whether weights of a block format run as they are (else they are unpacked at build). */
   keepsBlocks(dtype: DType): boolean;
   /** Set: random weights (loadFormat 'dummy') are made on the device, and engines do not hold them. */

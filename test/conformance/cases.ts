@@ -12,6 +12,7 @@ import {
 import { evaluate } from '../../src/base/expr.ts';
 import { type Graph, GraphBuilder, type NodeInputs, type Value } from '../../src/define/graph/graph.ts';
 import type { Activation, Op, OpAttrs } from '../../src/define/graph/ops.ts';
+import type { CacheDType } from '../../src/targets/plan.ts';
 
 /** A small generator of numbers (mulberry32), so that every run sees the same data. */
 export function random(seed: number): () => number {
@@ -32,6 +33,8 @@ export interface Conformance {
   readonly inputs: ReadonlyMap<string, Float32Array | Int32Array>;
   /** Allowed |Δ| of an output, as a share of the largest magnitude in it (at least 0.1). */
   readonly tolerances: ReadonlyMap<string, number>;
+  /** Dtype of the KV cache; float32 when it is not told. */
+  readonly cacheDType?: CacheDType;
 }
 
 const count = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
@@ -69,6 +72,8 @@ function weightBytes(dtype: DType, shape: readonly number[], next: () => number)
 const room: ReadonlySet<string> = new Set(['normed', 'rotated']);
 /** What narrow results may differ by: their last bits, after sums of rounded numbers. */
 const rounding: Record<FloatDType, number> = { float32: 0, bfloat16: 2e-2, float16: 3e-3 };
+/** What keys and values that are rounded the other way cost, as a share of the range. */
+const cacheTolerance: Readonly<Record<CacheDType, number>> = { float32: 0, bfloat16: 5e-3, float16: 1e-3, int8: 1e-2 };
 
 export class CaseBuilder {
   readonly builder = new GraphBuilder('conformance');
@@ -137,13 +142,16 @@ export class CaseBuilder {
     return Object.values(made)[0]!;
   }
 
-  finish(): Conformance {
+  finish(cacheDType: CacheDType = this.dtype): Conformance {
     return {
       dtype: this.dtype,
+      cacheDType,
       graph: this.builder.finish(this.outputs),
       weights: this.weights,
       inputs: this.inputs,
-      tolerances: this.tolerances,
+      tolerances: new Map(
+        [...this.tolerances].map(([name, most]) => [name, Math.max(most, cacheTolerance[cacheDType])]),
+      ),
     };
   }
 }
@@ -579,6 +587,56 @@ export function ropeAttentionCases(c: CaseBuilder, tokensPerBlock: number): void
         attrs,
       );
     }
+  });
+}
+
+/** One token each of requests with long contexts: few heads, whose contexts are split among threads. */
+export function longCases(c: CaseBuilder, tokensPerBlock = 16): void {
+  const lengths = [1100, 701];
+  const counts = lengths.map((n) => Math.ceil(n / tokensPerBlock));
+  const perSequence = Math.max(...counts);
+  const firsts = [0, counts[0]!];
+  const slots = lengths.flatMap((n, r) => Array.from({ length: n }, (_, p) => firsts[r]! * tokensPerBlock + p));
+  const shapes = [
+    { numHeads: 4, numKvHeads: 2, headDim: 32, valueDim: 32, sinks: true },
+    { numHeads: 2, numKvHeads: 1, headDim: 24, valueDim: 40, window: 600, slopes: true },
+  ];
+  shapes.forEach(({ sinks, slopes, window, ...shape }, i) => {
+    const { numHeads, numKvHeads, headDim, valueDim } = shape;
+    const heads = { layer: 16 + i, ...shape };
+    c.builder.cache({ layer: heads.layer, numKvHeads, headDim, valueDim });
+    const tokens = slots.length;
+    c.check(
+      'ropeCache',
+      `long contexts of ${headDim}`,
+      {
+        q: c.floats([tokens, numHeads * headDim]),
+        k: c.floats([tokens, numKvHeads * headDim]),
+        v: c.floats([tokens, numKvHeads * valueDim]),
+        positions: c.ints(lengths.flatMap((n) => Array.from({ length: n }, (_, p) => p))),
+        cacheSlots: c.ints(slots),
+      },
+      heads,
+    );
+    c.check(
+      'pagedAttention',
+      `long contexts of ${headDim}`,
+      {
+        q: c.floats([2, numHeads * headDim]),
+        sinks: sinks ? c.weight('float32', [numHeads]) : undefined,
+        slopes: slopes ? c.weight('float32', [numHeads]) : undefined,
+        positions: c.ints(lengths.map((n) => n - 1)),
+        requestOffsets: c.ints([0, 1, 2]),
+        contextLengths: c.ints(lengths),
+        blockTables: c.ints(
+          counts.flatMap((count, r) =>
+            Array.from({ length: perSequence }, (_, b) => firsts[r]! + Math.min(b, count - 1)),
+          ),
+          [2, perSequence],
+        ),
+      },
+      { ...heads, scale: headDim ** -0.5, ...(window === undefined ? {} : { window }) },
+    );
   });
 }
 

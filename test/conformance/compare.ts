@@ -1,7 +1,5 @@
 // One set of odd shapes for every kernel, computed on a target and on the reference target, and where they differ.
-import type { FloatDType } from '../../src/base/dtype.ts';
 import { makePlan } from '../../src/compile/plan.ts';
-import type { Graph } from '../../src/define/graph/graph.ts';
 import type { Phase, Plan } from '../../src/targets/plan.ts';
 import { referenceTarget } from '../../src/targets/reference/target.ts';
 import type { Epilogue, Target } from '../../src/targets/target.ts';
@@ -36,18 +34,23 @@ export const fusedSets: Record<string, { readonly needs: readonly Epilogue[]; fi
 export const ropeAttention: Epilogue = 'rope-attention';
 
 /** The plan of a graph of cases. */
-export function planOf(graph: Graph, target: Target, tokensPerBlock: number, dtype: FloatDType = 'float32'): Plan {
+export function planOf(
+  { graph, dtype = 'float32', cacheDType = dtype }: Conformance,
+  target: Target,
+  tokensPerBlock: number,
+): Plan {
   const limits = { maxNumTokens: 128, maxBatchSize: 8, maxNumLogits: 8 };
-  return makePlan(graph, { target, dtype, limits, tokensPerBlock, maxBlocksPerSequence: 64 }).plan;
+  return makePlan(graph, { target, dtype, cacheDType, limits, tokensPerBlock, maxBlocksPerSequence: 64 }).plan;
 }
 
 export async function compute(
   target: Target,
-  { graph, weights, inputs, dtype }: Conformance,
+  made: Conformance,
   tokensPerBlock: number,
   times?: Map<Phase, Float64Array>,
 ): Promise<Map<string, Float32Array | Int32Array>> {
-  const plan = planOf(graph, target, tokensPerBlock, dtype);
+  const { graph, weights, inputs } = made;
+  const plan = planOf(made, target, tokensPerBlock);
   await using device = await target.open();
   await using program = await device.load({
     plan,

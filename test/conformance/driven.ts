@@ -40,10 +40,10 @@ function compileDriver(folder: string, stub: string, { compiler, flags }: Driven
 }
 
 /** Compiles all kernels of a graph; throws with the compiler's words. */
-export function compileStubFor({ graph }: Conformance, tokensPerBlock: number, how: Driven): void {
+export function compileStubFor(made: Conformance, tokensPerBlock: number, how: Driven): void {
   const folder = mkdtempSync(join(tmpdir(), 'typert-driven-'));
   try {
-    compileDriver(folder, makeStub(planOf(graph, drivenTarget(how), tokensPerBlock)).text, how);
+    compileDriver(folder, makeStub(planOf(made, drivenTarget(how), tokensPerBlock)).text, how);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -11,6 +11,8 @@ const command = compiler instanceof Error ? undefined : compiler.command;
 const has = processorHas();
 const cases = allCases();
 const works = (name: string) => spawnSync(name, ['--version']).status === 0;
+/** Of those that only compile here: the one without dot products, the one with most, and the one of vectors half as wide. */
+const compiled = ['AVX2 and VNNI', 'AVX-512', 'AMX'];
 /** Quick to compile: what is tested is which instructions are taken, not how fast they are. */
 const quick = ['-O1'];
 const minutes = 60_000;
@@ -28,7 +30,7 @@ describe('x86-64', () => {
       test.skip(`${name}: ${reason}`);
     } else if (missing.length === 0) {
       test(name, () => agrees({ compiler: command!, flags: [...flags, ...quick] }), 10 * minutes);
-    } else {
+    } else if (compiled.includes(name)) {
       test(
         `${name} compiles (this processor lacks ${missing.join(', ')})`,
         () => {
@@ -38,7 +40,7 @@ describe('x86-64', () => {
               flags: [...flags, ...quick, '-Wall', '-Werror'],
             });
         },
-        minutes,
+        5 * minutes,
       );
     }
   }
@@ -48,7 +50,8 @@ const cross = 'aarch64-linux-gnu-gcc';
 const emulator = 'qemu-aarch64';
 const lacking = [cross, emulator].filter((name) => !works(name));
 describe('arm64', () => {
-  for (const { name, flags } of arm64) {
+  // Kernels have no ways of their own for i8mm yet.
+  for (const { name, flags } of arm64.filter(({ needs }) => !needs.includes('i8mm'))) {
     if (lacking.length > 0) test.skip(`${name}: ${lacking.join(' and ')} not found`);
     else
       test(

@@ -1,6 +1,7 @@
 // The instruction sets that the CPU's kernels have ways for: how a compiler is told, and what the processor must say it has (/proc/cpuinfo).
 import { readFileSync } from 'node:fs';
-import { attentionCases, CaseBuilder, type Conformance } from './cases.ts';
+import type { CacheDType } from '../../src/targets/plan.ts';
+import { attentionCases, CaseBuilder, type Conformance, longCases } from './cases.ts';
 import { sets } from './compare.ts';
 
 export interface InstructionSet {
@@ -48,10 +49,11 @@ export function allCases(): readonly {
   const all = new CaseBuilder(17);
   for (const add of Object.values(sets)) add(all);
   attentionCases(all, 16);
-  const attention = (tokensPerBlock: number) => {
+  const attention = (tokensPerBlock: number, dtype: CacheDType) => {
     const c = new CaseBuilder(tokensPerBlock);
     attentionCases(c, tokensPerBlock);
-    return { name: `attention over blocks of ${tokensPerBlock}`, made: c.finish(), tokensPerBlock };
+    longCases(c, tokensPerBlock);
+    return { name: `attention over blocks of ${tokensPerBlock}, ${dtype}`, made: c.finish(dtype), tokensPerBlock };
   };
-  return [{ name: 'all ops', made: all.finish(), tokensPerBlock: 16 }, attention(4), attention(64)];
+  return [{ name: 'all ops', made: all.finish(), tokensPerBlock: 16 }, attention(4, 'int8'), attention(64, 'bfloat16')];
 }

@@ -5,7 +5,7 @@ import { targets } from '../../src/targets/index.ts';
 import type { Phase } from '../../src/targets/plan.ts';
 import { referenceTarget } from '../../src/targets/reference/target.ts';
 import type { Epilogue } from '../../src/targets/target.ts';
-import { attentionCases, CaseBuilder, matmulCases, ropeAttentionCases } from './cases.ts';
+import { attentionCases, CaseBuilder, longCases, matmulCases, ropeAttentionCases } from './cases.ts';
 import { blocks, compute, differences, fusedSets, ropeAttention, sets } from './compare.ts';
 
 /** The CPU's kernels as WebAssembly come into play by themselves only where no C compiler is. */
@@ -29,6 +29,14 @@ describe.each(compared)('$label', (target) => {
     const c = new CaseBuilder(tokensPerBlock);
     attentionCases(c, tokensPerBlock);
     expect(await differences(target, c.finish(), tokensPerBlock)).toEqual([]);
+  });
+
+  // Long contexts are split among threads there.
+  test.each(target.cache?.dtypes ?? [])('attention over a cache of %s', async (dtype) => {
+    const c = new CaseBuilder(3);
+    attentionCases(c, 16);
+    longCases(c);
+    expect(await differences(target, c.finish(dtype), 16)).toEqual([]);
   });
 });
 

@@ -11,7 +11,8 @@ import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { printDot, printGraph, printMermaid } from '../../define/graph/print.ts';
 import { openSession } from '../../run/session/open.ts';
 import { findTarget } from '../../targets/index.ts';
-import type { Plan } from '../../targets/plan.ts';
+import { cacheDTypeOf, type Plan } from '../../targets/plan.ts';
+import type { Target } from '../../targets/target.ts';
 import {
   type BuildFlags,
   buildOptions,
@@ -49,7 +50,7 @@ export function printPlan(plan: Plan): string {
       return `  ${String(i).padStart(4)} ${step.kernel.name}  ${step.scope}\n         ${args.join('\n         ')}`;
     });
   return [
-    `plan for ${plan.target}, ${plan.dtype}; arena ${plan.arenaBytes} bytes`,
+    `plan for ${plan.target}, ${plan.dtype}, cache of ${cacheDTypeOf(plan)}; arena ${plan.arenaBytes} bytes`,
     'forward',
     ...phase('forward'),
     'sample',
@@ -79,7 +80,7 @@ function inspectEngine(engine: Engine, flags: Flags): string {
       remedy: 'Give the checkpoint it was built from; --plan shows an engine’s launches',
     });
   }
-  const memory = memoryReport(plan, findTarget(config.build_config.target).storageBytes, engine.weightBytes);
+  const memory = memoryReport(plan, findTarget(config.build_config.target), engine.weightBytes);
   if (flags.json) return `${JSON.stringify({ config, memory, ...(flags.plan ? { plan } : {}) }, null, 2)}\n`;
   if (flags.plan) return printPlan(plan);
   if (flags.memory) return printMemory(memory, plan);
@@ -96,7 +97,7 @@ function inspectCompiled(
   { stages, graph, plan, model }: Compiled,
   weights: number,
   flags: Flags,
-  storageBytes: (dtype: Plan['dtype']) => number,
+  target: Target,
 ): string {
   if (flags.passes)
     return `${[...stages].map(([name, stage]) => `${name.padEnd(20)} ${String(stage.nodes.length).padStart(5)} nodes  ${pipeline.find((pass) => pass.name === name)?.does ?? 'the model as it is written'}`).join('\n')}\n`;
@@ -111,7 +112,7 @@ function inspectCompiled(
     return printers[flags.format](stage);
   }
   if (flags.plan) return flags.json ? `${JSON.stringify(plan)}\n` : printPlan(plan);
-  const memory = memoryReport(plan, storageBytes, weights);
+  const memory = memoryReport(plan, target, weights);
   if (flags.json) return `${JSON.stringify({ config: model.config, memory, nodes: graph.nodes.length }, null, 2)}\n`;
   if (flags.memory) return printMemory(memory, plan);
   return `${model.config.architecture}, ${graph.weights.length} weights, ${graph.nodes.length} nodes\n${printMemory(memory, plan)}`;
@@ -134,7 +135,7 @@ async function inspect(model: string, flags: Flags): Promise<void> {
   const target = findTarget(flags.target);
   const compiled = compile(checkpoint, target, toBuildConfig(flags));
   const weights = [...checkpoint.tensors.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
-  process.stdout.write(inspectCompiled(compiled, weights, flags, target.storageBytes));
+  process.stdout.write(inspectCompiled(compiled, weights, flags, target));
 }
 
 /** Opens the engine and tells what it takes then, as the device itself counts. */

@@ -62,19 +62,17 @@ INLINE void rope_cache(const launch *l, const worker *w, const int heads, const 
       if (half > 0 && frequencies != NULL) rotate(style, to, half, cosine, sine);
       if (key) {
         const int64_t slot = slots[t];
-        float *place = cache_head(shape, l->cache, slot / shape.block_tokens, h - heads);
-        float *keys = key_at(shape, place, slot % shape.block_tokens);
-        for (int i = 0; i < dim; i++) keys[i * key_group(shape)] = head[i];
-        memcpy(value_at(shape, place, slot % shape.block_tokens), row_of(v, t) + (h - heads) * shape.value_dim,
-               (size_t)shape.value_dim * 4);
+        char *place = cache_head(shape, l->cache, slot / shape.block_tokens, h - heads);
+        write_key(shape, place, slot % shape.block_tokens, head);
+        write_value(shape, place, slot % shape.block_tokens, row_of(v, t) + (h - heads) * shape.value_dim);
       }
     }
   }
 }
 
-#define ROPE_CACHE(name, heads, kv_heads, head_dim, value_dim, block_tokens, norm, rotary, style)         \
+#define ROPE_CACHE(name, heads, kv_heads, head_dim, value_dim, block_tokens, format, norm, rotary, style) \
   static void name(const launch *l, const worker *w) {                                                   \
-    const cache_shape shape = {kv_heads, head_dim, value_dim, block_tokens};                             \
+    const cache_shape shape = {kv_heads, head_dim, value_dim, block_tokens, format};                     \
     rope_cache(l, w, heads, shape, NORM_##norm, rotary, STYLE_##style);                                  \
   }
 #endif

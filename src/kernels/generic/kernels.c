@@ -48,12 +48,12 @@ static void any_pointwise(const launch *l, const worker *w) {
 
 static void any_rope_cache(const launch *l, const worker *w) {
   const int32_t *i = l->ints;
-  const cache_shape shape = {i[1], i[2], i[3], i[4]};
-  rope_cache(l, w, i[0], shape, i[5], i[6], i[7]);
+  const cache_shape shape = {i[1], i[2], i[3], i[4], i[5]};
+  rope_cache(l, w, i[0], shape, i[6], i[7], i[8]);
 }
 
 #define INT(i) (l->ints[i])
-PAGED_ATTENTION(any_paged_attention, INT(0), INT(1), INT(2), INT(3), INT(4), INT(5), INT(6), INT(7), INT(8), INT(9))
+PAGED_ATTENTION(any_paged_attention, INT(0), INT(1), INT(2), INT(3), INT(4), INT(5), INT(6), INT(7), INT(8), INT(9), INT(10))
 
 /// Experts' two weights nearly always have one format.
 #define CASE(f)                                                                                 \

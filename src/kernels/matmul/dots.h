@@ -60,6 +60,8 @@ INLINE vi dot_words(vi sum, vi weights, vi x) {
   return sum + (vi)__builtin_wasm_dot_s_i32x4_i16x8((words)weights, (words)x);
 #elif defined(__SSE2__)
   return sum + (vi)_mm_madd_epi16((__m128i)weights, (__m128i)x);
+#elif defined(__wasm_simd128__)
+  return sum + (vi)__builtin_wasm_dot_s_i32x4_i16x8((vw)weights, (vw)x);
 #else
   return sum + (weights << 16 >> 16) * (x << 16 >> 16) + (weights >> 16) * (x >> 16);
 #endif
@@ -114,20 +116,6 @@ INLINE void numbers_of(const int f, const char *group, int y, int quad, vi *out)
   }
 }
 
-/// VL bytes as floats.
-INLINE vf floats_of_bytes(const char *p, const int is_signed) {
-  typedef uint8_t unsigned_bytes __attribute__((vector_size(VL)));
-  typedef int8_t signed_bytes __attribute__((vector_size(VL)));
-  if (is_signed) {
-    signed_bytes b;
-    memcpy(&b, p, VL);
-    return to_float(__builtin_convertvector(b, vi));
-  }
-  unsigned_bytes b;
-  memcpy(&b, p, VL);
-  return to_float(__builtin_convertvector(b, vi));
-}
-
 /// Scales of register y, and what `second` of a row's slot is multiplied by: shifts, or of Q6_K the scales of the second half.
 INLINE void scales_of(const int f, const char *pair, int64_t g, int y, vf *scale, vf *second) {
   const int panel = y / PV, lane = y % PV * VL;
@@ -138,9 +126,9 @@ INLINE void scales_of(const int f, const char *pair, int64_t g, int y, vf *scale
     if (has_minimum(f)) *second = load_half(at + 32 + lane * 2);
   } else {
     const vf factor = load_half(header + lane * 2);
-    *scale = factor * floats_of_bytes(at + lane, f == W_Q6_K);
-    if (f == W_Q6_K) *second = factor * floats_of_bytes(at + PANEL + lane, 1);
-    else *second = -load_half(header + 32 + lane * 2) * floats_of_bytes(at + PANEL + lane, 0);
+    *scale = factor * load_bytes(at + lane, f == W_Q6_K);
+    if (f == W_Q6_K) *second = factor * load_bytes(at + PANEL + lane, 1);
+    else *second = -load_half(header + 32 + lane * 2) * load_bytes(at + PANEL + lane, 0);
   }
   if (has_minimum(f) && !eight_bits(f)) *second += *scale * set((float)(sum_offset(f) - quant_offset(f)));
 }

@@ -2,7 +2,7 @@
 import { TargetError } from '../../base/errors.ts';
 import type { Engine } from '../../compile/engine/read.ts';
 import { blockBytes, type Plan } from '../../targets/plan.ts';
-import type { DeviceMemory, Target } from '../../targets/target.ts';
+import { cacheBytesOf, type DeviceMemory, type Target } from '../../targets/target.ts';
 import { CacheLayout } from '../kv/layout.ts';
 import type { CacheGroup } from './batch.ts';
 import type { KvCacheConfig } from './options.ts';
@@ -22,7 +22,7 @@ export interface PoolOptions {
 /** The number of blocks, given the memory that is left. Throws TargetError when not one fits. */
 export function poolSize(engine: Engine, target: Target, { kvCacheConfig: config, gpuMemory }: PoolOptions) {
   const { plan } = engine;
-  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
+  const perBlock = blockBytes(plan, cacheBytesOf(target));
   const { maxBatchSize, maxNumTokens } = plan.limits;
   const layout = new CacheLayout({ tokensPerBlock: plan.tokensPerBlock, cacheGroups: groupsOf(plan), maxNumTokens });
   const useful = maxBatchSize * layout.blocksOf(plan.maxBlocksPerSequence * plan.tokensPerBlock);
@@ -68,6 +68,6 @@ export function groupsOf({ caches }: Plan): readonly CacheGroup[] {
 
 /** Blocks of the pool on the host. */
 export function hostPoolSize({ plan }: Engine, target: Target, { hostCacheSize = 0 }: KvCacheConfig): number {
-  const perBlock = blockBytes(plan, target.storageBytes(plan.dtype));
+  const perBlock = blockBytes(plan, cacheBytesOf(target));
   return perBlock === 0 ? 0 : Math.floor(hostCacheSize / perBlock);
 }

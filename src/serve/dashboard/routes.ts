@@ -90,8 +90,8 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
 function describe({ name, llm }: Model): EngineDescription {
   using engine = openEngine(llm.engineDir);
   const { config, plan, weightBytes } = engine;
-  const { storageBytes } = findTarget(config.build_config.target);
-  return { model: name, config, plan, memory: memoryReport(plan, storageBytes, weightBytes) };
+  const target = findTarget(config.build_config.target);
+  return { model: name, config, plan, memory: memoryReport(plan, target, weightBytes) };
 }
 
 function timesOf({ numSteps, numTokens, totalMs, forward, sample }: StepsProfile): StepsTimes {

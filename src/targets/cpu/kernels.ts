@@ -6,7 +6,8 @@ import type { HeadNorm } from '../../define/graph/attention.ts';
 import type { Node } from '../../define/graph/graph.ts';
 import type { OpAttrs } from '../../define/graph/ops.ts';
 import type { PlainOp } from '../../kernels/reference-table.ts';
-import type { Plan, PlanStep } from '../plan.ts';
+import { cacheDTypeOf, type Plan, type PlanStep } from '../plan.ts';
+import type { CacheSupport } from '../target.ts';
 
 /** Weight formats that kernels read in panels, by dtype (include/cpu/weights.h). */
 export interface WeightFormat {
@@ -85,6 +86,15 @@ function pointwise<K extends 'activation' | 'gated' | 'add' | 'mul' | 'scale' | 
 /** Activations as whole numbers: up to two bytes each, with a scale and two sums for every 32 (matmul/byte-rows.h). */
 const wholeNumberBytes = 2 + 12 / 32;
 const expertsBytes = 8192;
+/** Spans of a context that threads share, rows of a block, and how many results of spans there is room for (attention/cpu.c). */
+const attention = { spanTokens: 512, rows: 24, spans: 2048 };
+
+/** Narrow weights come with a narrow cache; who asks for float32 gets it throughout. */
+export const cpuCache: CacheSupport = {
+  dtypes: ['float32', 'bfloat16', 'int8'],
+  auto: (dtype, wide) => (dtype === 'float32' || wide ? 'float32' : 'bfloat16'),
+  bytes: (dtype) => (dtype === 'float32' ? 4 : dtype === 'int8' ? 1 : 2),
+};
 
 export const cpuKernels: { readonly [K in PlainOp]: CpuKernel<K> } = {
   embedding: {
@@ -141,14 +151,15 @@ export const cpuKernels: { readonly [K in PlainOp]: CpuKernel<K> } = {
       rotaryDim: rope?.rotaryDim ?? 0,
       style: rope?.style ?? 'half',
     }),
-    instance: ({ numHeads, numKvHeads, headDim, valueDim, norm, rotaryDim, style }, { tokensPerBlock }) => ({
+    instance: ({ numHeads, numKvHeads, headDim, valueDim, norm, rotaryDim, style }, plan) => ({
       macro: 'ROPE_CACHE',
       args: [
         numHeads!,
         numKvHeads!,
         headDim!,
         valueDim!,
-        tokensPerBlock,
+        plan.tokensPerBlock,
+        `CACHE_${cacheDTypeOf(plan)}`,
         String(norm).toUpperCase(),
         rotaryDim!,
         String(style).toUpperCase(),
@@ -170,17 +181,15 @@ export const cpuKernels: { readonly [K in PlainOp]: CpuKernel<K> } = {
       softcap: softcap === undefined ? 0 : 1,
       slopes: inputs.slopes === undefined ? 0 : 1,
     }),
-    instance: (
-      { numHeads, numKvHeads, headDim, valueDim, window, sinkTokens = 0, chunk, softcap, slopes },
-      { tokensPerBlock },
-    ) => ({
+    instance: ({ numHeads, numKvHeads, headDim, valueDim, window, sinkTokens = 0, chunk, softcap, slopes }, plan) => ({
       macro: 'PAGED_ATTENTION',
       args: [
         numHeads!,
         numKvHeads!,
         headDim!,
         valueDim!,
-        tokensPerBlock,
+        plan.tokensPerBlock,
+        `CACHE_${cacheDTypeOf(plan)}`,
         window!,
         sinkTokens,
         chunk!,
@@ -189,6 +198,12 @@ export const cpuKernels: { readonly [K in PlainOp]: CpuKernel<K> } = {
       ],
     }),
     floats: ({ scale, softcap }) => [scale, softcap ?? 0],
+    // Results of spans, where few heads over long contexts are split among threads.
+    scratch: ({ attrs: { numKvHeads, valueDim } }, { maxBlocksPerSequence, tokensPerBlock }, _limits, threads) => {
+      const spans = Math.ceil((maxBlocksPerSequence * tokensPerBlock) / attention.spanTokens) + 1;
+      const most = Math.min(attention.spans, (3 * threads + numKvHeads) * spans);
+      return threads === 1 ? 0 : most * attention.rows * (valueDim + 2) * 4;
+    },
   },
   moeRoute: {
     file: 'moe/cpu.c',

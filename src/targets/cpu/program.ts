@@ -4,9 +4,17 @@ import { debugging } from '../../base/debug.ts';
 import { track } from '../../base/dispose.ts';
 import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
-import type { CacheSpec } from '../../define/graph/attention.ts';
 import { hostMemory } from '../host-memory.ts';
-import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
+import {
+  cacheDTypeOf,
+  cachePools,
+  layerBlockBytes,
+  type Phase,
+  type Plan,
+  type PlanStep,
+  type PlanTensor,
+  poolOf,
+} from '../plan.ts';
 import {
   type BlockCopies,
   type HostArray,
@@ -16,7 +24,7 @@ import {
   poolBlocks,
 } from '../target.ts';
 import type { KernelHost } from './host.ts';
-import { cpuKernel } from './kernels.ts';
+import { cpuCache, cpuKernel } from './kernels.ts';
 import { launchBytes, StepSizes, writeLaunches } from './table.ts';
 import { placeWeights } from './weights.ts';
 
@@ -32,10 +40,6 @@ function capacity(tensor: PlanTensor, limits: Dims): number {
 
 function limitsOf(plan: Plan): Dims {
   return { T: plan.limits.maxNumTokens, R: plan.limits.maxBatchSize, L: plan.limits.maxNumLogits };
-}
-
-function layerBytes({ numKvHeads, headDim, valueDim }: CacheSpec, tokensPerBlock: number): number {
-  return numKvHeads * tokensPerBlock * (headDim + valueDim) * 4;
 }
 
 interface Launches {
@@ -123,7 +127,7 @@ export class CpuProgram implements Program {
       this.numBlocks = numBlocks;
       const pools = new Map(
         Array.from(cachePools(plan), ([pool, spec]) => {
-          const blockBytes = layerBytes(spec, plan.tokensPerBlock);
+          const blockBytes = layerBlockBytes(spec, plan, cpuCache.bytes(cacheDTypeOf(plan)));
           const address = host.allocate('KV cache', numBlocks * blockBytes, 'small');
           // On this target both pools are the host's memory: the second is where content stays that the first has no room for.
           const second = host.allocate('second KV cache', numHostBlocks * blockBytes, 'small');

@@ -4,7 +4,7 @@ import type { PlainOp } from '../../kernels/reference-table.ts';
 import { hostMemory } from '../host-memory.ts';
 import { findCCompiler } from '../jit/cc-compiler.ts';
 import type { Device, DeviceOptions, ProgramSource, Target, TargetStatus } from '../target.ts';
-import { cpuKernels, weightFormats } from './kernels.ts';
+import { cpuCache, cpuKernels, weightFormats } from './kernels.ts';
 import { compileStub, openNativeHost, openNativePacker } from './native.ts';
 import { panelPacking } from './pack.ts';
 import { CpuProgram } from './program.ts';
@@ -43,6 +43,7 @@ export const cpuTargetWith = (kernels: () => Kernels): Target => ({
   computeDType: () => 'float32',
   storageBytes: () => 4,
   keepsBlocks: (dtype) => weightFormats[dtype] !== undefined,
+  cache: cpuCache,
   epilogues: [],
   select(node) {
     if (!Object.hasOwn(cpuKernels, node.op)) return undefined;

@@ -24,6 +24,7 @@ const kernels = [
 const words: readonly (readonly string[])[] = [
   ['silu', 'gelu', 'gelu_tanh', 'quick_gelu', 'relu', 'relu2', 'sigmoid', 'tanh'],
   ['activation', 'gated', 'add', 'mul', 'scale', 'softcap'],
+  ['CACHE_float32', 'CACHE_bfloat16', 'CACHE_int8'],
   ['NONE', 'RMS', 'LAYER'],
   ['HALF', 'INTERLEAVED'],
 ];

@@ -7,6 +7,7 @@ import { TargetError } from '../../base/errors.ts';
 import { type Dims, evaluate } from '../../base/expr.ts';
 import { toFloat32 } from '../../define/checkpoint/cast.ts';
 import { ops } from '../../define/graph/ops.ts';
+import { cacheOffset } from '../../kernels/attention/reference.ts';
 import {
   blockElements,
   type RefArgs,
@@ -17,7 +18,16 @@ import {
 } from '../../kernels/reference.ts';
 import { type KernelOp, referenceKernels } from '../../kernels/reference-table.ts';
 import { hostMemory } from '../host-memory.ts';
-import { cachePools, type Phase, type Plan, type PlanStep, type PlanTensor, poolOf } from '../plan.ts';
+import {
+  type CacheDType,
+  cacheDTypeOf,
+  cachePools,
+  type Phase,
+  type Plan,
+  type PlanStep,
+  type PlanTensor,
+  poolOf,
+} from '../plan.ts';
 import {
   type BlockCopies,
   type HostArray,
@@ -104,6 +114,14 @@ class StepArgs implements RefArgs {
   }
 }
 
+/** Rounds numbers to whole ones of a 127th of the largest. */
+function roundToBytes(row: Float32Array): void {
+  const most = row.reduce((top, x) => Math.max(top, Math.abs(x)), 0);
+  if (most === 0) return;
+  const [scale, inverse] = [Math.fround(most / 127), Math.fround(127 / most)];
+  for (let i = 0; i < row.length; i++) row[i] = Math.floor(row[i]! * inverse + 0.5) * scale;
+}
+
 export class ReferenceProgram implements Program {
   readonly memory: ProgramMemory;
   readonly numBlocks: number;
@@ -185,25 +203,37 @@ export class ReferenceProgram implements Program {
     const rounded = outputs
       .map(([, index]) => this.#slots[index]!)
       .filter(({ tensor }) => isFloatDType(tensor.dtype) && tensor.dtype !== 'float32');
-    const cacheDType = this.#plan.dtype;
+    const cacheDType = cacheDTypeOf(this.#plan);
     return (dims) => {
       kernel(args.at(dims), step.attrs as never);
       for (const { tensor, floats } of rounded) {
         const used = tensor.shape.reduce<number>((n, dim) => n * evaluate(dim, dims), 1);
         if (isFloatDType(tensor.dtype)) roundArray(tensor.dtype, floats.subarray(0, used));
       }
-      if (ops[step.op].cache === 'write' && cacheDType !== 'float32') this.#roundCache(args, cacheDType, dims);
+      if (ops[step.op].cache === 'write' && cacheDType !== 'float32') this.#roundCache(args, cacheDType);
     };
   }
 
   /** Rounds the cache rows that this step wrote. */
-  #roundCache(args: StepArgs, dtype: Plan['dtype'], dims: Dims): void {
+  #roundCache(args: StepArgs, dtype: CacheDType): void {
     const { cache } = args;
-    const slots = args.ints('cacheSlots').data;
+    const { data: slots, shape } = args.ints('cacheSlots');
+    const tokens = shape[0]!;
     const size = blockElements(cache, cache.tokensPerBlock);
     const blocks = new Set<number>();
-    for (let t = 0; t < dims.T; t++) blocks.add(Math.floor(slots[t]! / cache.tokensPerBlock));
-    for (const block of blocks) roundArray(dtype, cache.data.subarray(block * size, (block + 1) * size));
+    for (let t = 0; t < tokens; t++) blocks.add(Math.floor(slots[t]! / cache.tokensPerBlock));
+    if (dtype !== 'int8') {
+      for (const block of blocks) roundArray(dtype, cache.data.subarray(block * size, (block + 1) * size));
+      return;
+    }
+    for (let t = 0; t < tokens; t++) {
+      for (let head = 0; head < cache.numKvHeads; head++) {
+        const key = cacheOffset(cache, 'key', slots[t]!, head);
+        const value = cacheOffset(cache, 'value', slots[t]!, head);
+        roundToBytes(cache.data.subarray(key, key + cache.headDim));
+        roundToBytes(cache.data.subarray(value, value + cache.valueDim));
+      }
+    }
   }
 
   write(input: string, data: HostArray, count: number, at = 0): void {

@@ -15,6 +15,12 @@ export const referenceTarget: Target = {
   computeDType: () => 'float32',
   // Floats of every dtype are kept as float32, rounded to what the dtype can hold.
   storageBytes: () => 4,
+  // The cache as other targets have it, rounded likewise.
+  cache: {
+    dtypes: ['float32', 'bfloat16', 'float16', 'int8'],
+    auto: (dtype) => (dtype === 'auto' ? 'float32' : dtype),
+    bytes: () => 4,
+  },
   keepsBlocks: () => true,
   // It computes products with them, but without is what the others are compared with.
   epilogues: [],

@@ -9,7 +9,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MAX_ARGS = 10, MAX_INTS = 12, MAX_FLOATS = 8, LOCAL_BYTES = 512 << 10 };
+enum { MAX_ARGS = 10, MAX_INTS = 12, MAX_FLOATS = 8, LOCAL_BYTES = 1 << 20 };
 
 /// A tensor as kernels see it. A dim that is known only in the step is -1 - (its index in the step's dims).
 typedef struct {

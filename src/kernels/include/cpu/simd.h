@@ -155,4 +155,21 @@ INLINE float bfloat_to_float(uint16_t h) {
   union { uint32_t u; float f; } v = {(uint32_t)h << 16};
   return v.f;
 }
+/// To the nearest, of two as near to the even one; not a number stays one.
+INLINE uint16_t float_to_bfloat(float x) {
+  union { float f; uint32_t u; } v = {x};
+  if (x != x) return 0x7fc0;
+  return (uint16_t)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
+}
+/// VL bfloat16 in memory → floats.
+INLINE vf load_bfloat(const void *p) {
+  typedef uint16_t halves __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+  return (vf)(__builtin_convertvector(*(const halves *)p, vu) << 16);
+}
+/// VL bytes in memory → floats.
+INLINE vf load_bytes(const void *p, const int is_signed) {
+  typedef uint8_t unsigned_bytes __attribute__((vector_size(VL), aligned(1), may_alias));
+  typedef int8_t signed_bytes __attribute__((vector_size(VL), aligned(1), may_alias));
+  return to_float(is_signed ? __builtin_convertvector(*(const signed_bytes *)p, vi) : __builtin_convertvector(*(const unsigned_bytes *)p, vi));
+}
 #endif
