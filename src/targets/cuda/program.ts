@@ -358,7 +358,7 @@ export class CudaProgram implements Program {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#stream.synchronize();
+    this.#stream.settle();
     for (const { graph } of this.#prepared.values()) graph?.[Symbol.dispose]();
     for (const kernel of this.#kernels.values())
       await kernel.then((loaded) => loaded[Symbol.dispose]()).catch(() => {});

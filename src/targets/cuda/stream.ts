@@ -34,6 +34,11 @@ export class Stream implements Disposable {
     this.#driver.check('cuStreamSynchronize', this.#driver.fn.cuStreamSynchronize(this.handle));
   }
 
+  /** Waits for all work before what it uses is freed; a device that is lost has none, and disposal does not fail for it. */
+  settle(): void {
+    this.#driver.fn.cuStreamSynchronize(this.handle);
+  }
+
   /** True when all work given so far is done. */
   get idle(): boolean {
     const code = this.#driver.fn.cuStreamQuery(this.handle);

@@ -67,7 +67,7 @@ export class TacticTimer implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#stream.synchronize();
+    this.#stream.settle();
     this.#closed = true;
     for (const kernel of this.#loaded) kernel[Symbol.dispose]();
     for (const buffer of [this.#pool, this.#counters, this.#integers]) buffer[Symbol.dispose]();

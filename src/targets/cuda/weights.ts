@@ -179,8 +179,9 @@ async function transfer(
       }),
     );
     // Nothing may still be on its way out of a slot that is freed.
-    stream.synchronize();
+    stream.settle();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+    stream.synchronize();
   } finally {
     for (const slot of slots) slot[Symbol.dispose]();
     await handle.close();

@@ -24,8 +24,11 @@ static int failing(const char *name) {
     if (!spec) spec = "";
     sscanf(spec, "%63[^:]:%d:%d", function, &after, &code);
   }
-  if (strcmp(function, name) != 0) return 0;
-  return calls++ >= after ? code : 0;
+  // Errors of the device itself stay until the process ends.
+  static int lost;
+  if (lost) return lost;
+  if (strcmp(function, name) != 0 || calls++ < after) return 0;
+  return code >= 700 && code < 800 || code == 214 ? (lost = code) : code;
 }
 #define TRY                                 \
   do {                                      \
@@ -109,6 +112,7 @@ CUresult cuMemAlloc_v2(u64 *out, u64 bytes) {
   return 0;
 }
 CUresult cuMemFree_v2(u64 pointer) {
+  TRY;
   u64 *block = (u64 *)(pointer - 256);
   used -= block[0];
   free(block);
@@ -119,13 +123,13 @@ CUresult cuMemHostAlloc(u64 *out, u64 bytes, u32 flags) {
   *out = (u64)calloc(1, bytes + 64);
   return 0;
 }
-CUresult cuMemFreeHost(u64 pointer) { free((void *)pointer); return 0; }
+CUresult cuMemFreeHost(u64 pointer) { TRY; free((void *)pointer); return 0; }
 CUresult cuMemcpyHtoD_v2(u64 to, const void *from, u64 bytes) { TRY; memcpy((void *)to, from, bytes); return 0; }
 CUresult cuMemcpyDtoH_v2(void *to, u64 from, u64 bytes) { TRY; memcpy(to, (void *)from, bytes); return 0; }
 CUresult cuMemcpyHtoDAsync_v2(u64 to, const void *from, u64 bytes, u64 stream) { TRY; memcpy((void *)to, from, bytes); return 0; }
 CUresult cuMemcpyDtoHAsync_v2(void *to, u64 from, u64 bytes, u64 stream) { TRY; memcpy(to, (void *)from, bytes); return 0; }
 CUresult cuMemcpyDtoDAsync_v2(u64 to, u64 from, u64 bytes, u64 stream) { TRY; memmove((void *)to, (void *)from, bytes); return 0; }
-CUresult cuMemsetD8Async(u64 to, u32 value, u64 bytes, u64 stream) { memset((void *)to, value, bytes); return 0; }
+CUresult cuMemsetD8Async(u64 to, u32 value, u64 bytes, u64 stream) { TRY; memset((void *)to, value, bytes); return 0; }
 CUresult cuMemsetD32Async(u64 to, u32 value, u64 count, u64 stream) {
   for (u64 i = 0; i < count; i++) ((u32 *)to)[i] = value;
   return 0;
@@ -159,7 +163,7 @@ CUresult cuModuleLoadData(u64 *out, const char *image) {
   *out = 0x6000;
   return 0;
 }
-CUresult cuModuleUnload(u64 module) { return 0; }
+CUresult cuModuleUnload(u64 module) { TRY; return 0; }
 CUresult cuModuleGetFunction(u64 *out, u64 module, const char *name) {
   TRY;
   *out = (u64)strdup(name);
