@@ -179,6 +179,8 @@ export interface Program extends AsyncDisposable {
   write(input: string, data: HostArray, count: number, at?: number): void;
   /** Runs a phase with the symbols at these values. To `times`, one entry a plan step of the phase, the milliseconds that each took are added. */
   run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void>;
+  /** Runs both phases, where that is quicker than one after the other. */
+  runStep?(dims: Dims): Promise<void>;
   /** Copies the first `into.length` elements of an output to the host. */
   read(output: string, into: HostArray): Promise<void>;
   /** Overwrites the first elements of an output (logits changed by the host). */

@@ -102,16 +102,21 @@ class EngineSession implements OpenedSession {
   }
 
   async #forward(batch: Batch, times?: StepTimes): Promise<void> {
+    await this.#write(batch);
+    await this.#program.run('forward', this.#dims, times?.forward);
+  }
+
+  /** Hands the batch to the program, filled up where that pays. */
+  async #write(batch: Batch): Promise<void> {
     const { numTokens, numRequests, numLogits } = batch;
     const rows = numTokens === numRequests && numLogits === numRequests ? numRequests : 0;
     // Sizes that differ from step to step would be new to the device each time.
     const filled = rows === 0 ? 0 : (this.#program.fillUp?.(rows) ?? rows);
     if (!this.overlaps) await this.#fillIn(batch);
-    this.#write(batch);
+    this.#writeBatch(batch);
     if (filled > rows) this.#writeNobody(rows, filled);
     this.#rows = numLogits;
     this.#dims = filled > rows ? { T: filled, R: filled, L: filled } : { T: numTokens, R: numRequests, L: numLogits };
-    await this.#program.run('forward', this.#dims, times?.forward);
   }
 
   /** Rows [from, to) of a step of one token a request, for requests that are not there: their one token goes into the block after the pool's last. */
@@ -136,7 +141,7 @@ class EngineSession implements OpenedSession {
     program.write('topP', new Float32Array(count).fill(1), count, from);
   }
 
-  #write(batch: Batch): void {
+  #writeBatch(batch: Batch): void {
     const { numTokens: T, numRequests: R, numLogits: L, sampling } = batch;
     const program = this.#program;
     program.write('tokens', batch.tokens, T);
@@ -181,8 +186,14 @@ class EngineSession implements OpenedSession {
 
   async step(batch: Batch): Promise<Samples> {
     return await this.#inOrder(async () => {
-      await this.#forward(batch);
-      await this.#sample();
+      if (this.#program.runStep === undefined) {
+        await this.#forward(batch);
+        await this.#sample();
+      } else {
+        await this.#write(batch);
+        await this.#program.runStep(this.#dims);
+        this.#readSamples();
+      }
       return { samples: this.#samples! };
     }).then(({ samples }) => samples);
   }
@@ -190,6 +201,10 @@ class EngineSession implements OpenedSession {
   /** Starts sampling and the way of its results to the host. */
   async #sample(times?: StepTimes): Promise<void> {
     await this.#program.run('sample', this.#dims, times?.sample);
+    this.#readSamples();
+  }
+
+  #readSamples(): void {
     const [tokens, logprobs] = [new Int32Array(this.#rows), new Float32Array(this.#rows)];
     const reads = [this.#program.read('token', tokens), this.#program.read('logprob', logprobs)];
     this.#samples = Promise.all(reads).then(() => ({ tokens, logprobs }));

@@ -1,4 +1,5 @@
 // Events between launches: how long each took on the device. Graphs are left aside while somebody asks.
+import { debug } from '../../base/debug.ts';
 import type { PreparedWork } from './launch.ts';
 import type { Event, Stream } from './stream.ts';
 
@@ -38,5 +39,18 @@ export class LaunchMarks implements Disposable {
 
   [Symbol.dispose](): void {
     for (const event of this.#events) event[Symbol.dispose]();
+  }
+}
+
+/** Issues one launch after the other and waits for each: what TYPERT_DEBUG=2 shows. */
+export function showTimes(launches: readonly PreparedWork[], stream: Stream): void {
+  stream.synchronize();
+  for (const launch of launches) {
+    const { name, shape } = launch;
+    debug(4, () => `launch ${name} grid ${shape?.grid.join('x')} shared ${shape?.sharedBytes}`);
+    const start = performance.now();
+    launch.issue(stream);
+    stream.synchronize();
+    debug(2, () => `${name} ${((performance.now() - start) * 1e3).toFixed(0)} us`);
   }
 }

@@ -17,7 +17,6 @@ import {
   type ProgramSource,
   poolBlocks,
 } from '../target.ts';
-
 import type { CudaCompiler } from './binaries.ts';
 import { bucketOf } from './buckets.ts';
 import { BlockCopier, type CachePool, exchangeBlocks } from './cache-pool.ts';
@@ -25,7 +24,7 @@ import type { CudaDevice, DeviceBuffer, LoadedKernel } from './device.ts';
 import { StepInputs } from './inputs.ts';
 import { stepLaunches } from './kernels.ts';
 import { PreparedLaunch, type PreparedWork } from './launch.ts';
-import { LaunchMarks } from './marks.ts';
+import { LaunchMarks, showTimes } from './marks.ts';
 import { LtProducts, ltVersion } from './products.ts';
 import { Results } from './results.ts';
 import { type BoundWork, type StepTensor, type StepView, stepTensor } from './step.ts';
@@ -199,9 +198,7 @@ export class CudaProgram implements Program {
   }
 
   async run(phase: Phase, dims: Dims, times?: Float64Array): Promise<void> {
-    if (this.#closed) throw new TargetError('program is closed');
     const prepared = await this.#prepare(phase, dims);
-    const stream = this.#stream;
     this.#inputs.upload();
     if (times !== undefined) {
       this.#marks.issue(prepared.launches);
@@ -209,37 +206,43 @@ export class CudaProgram implements Program {
       this.#marks.addTo(times, prepared.stepOf);
       return;
     }
-    prepared.uses++;
-    if (debugging(2)) {
-      this.#runTimed(prepared.launches);
-      return;
+    if (debugging(2)) showTimes(prepared.launches, this.#stream);
+    else this.#issue(prepared, phase === 'sample' || dims.T === dims.R);
+  }
+
+  async runStep(dims: Dims): Promise<void> {
+    if (dims.T === dims.R && !debugging(2)) {
+      const prepared = await this.#prepare('step', dims);
+      this.#inputs.upload();
+      this.#issue(prepared, true);
+    } else {
+      await this.run('forward', dims);
+      await this.run('sample', dims);
     }
-    if (prepared.graph === undefined && prepared.uses > 1 && (phase === 'sample' || dims.T === dims.R))
-      prepared.graph = stream.capture(() => issue(prepared.launches, stream));
-    if (prepared.graph === undefined) issue(prepared.launches, stream);
+  }
+
+  /** Sizes that come again, when they may, are captured and replayed. */
+  #issue(prepared: Prepared, comesAgain: boolean): void {
+    const stream = this.#stream;
+    prepared.uses++;
+    const issue = (): void => {
+      for (const launch of prepared.launches) launch.issue(stream);
+    };
+    if (prepared.uses > 1 && comesAgain) prepared.graph ??= stream.capture(issue);
+    if (prepared.graph === undefined) issue();
     else stream.launch(prepared.graph);
   }
 
-  /** One launch after the other, each waited for: what TYPERT_DEBUG=2 shows. */
-  #runTimed(launches: readonly PreparedWork[]): void {
-    this.#stream.synchronize();
-    for (const launch of launches) {
-      const { name, shape } = launch;
-      debug(4, () => `launch ${name} grid ${shape?.grid.join('x')} shared ${shape?.sharedBytes}`);
-      const start = performance.now();
-      launch.issue(this.#stream);
-      this.#stream.synchronize();
-      debug(2, () => `${name} ${((performance.now() - start) * 1e3).toFixed(0)} us`);
-    }
-  }
-
-  async #prepare(phase: Phase, dims: Dims): Promise<Prepared> {
+  async #prepare(phase: Phase | 'step', dims: Dims): Promise<Prepared> {
+    if (this.#closed) throw new TargetError('program is closed');
     const key = `${phase} ${dims.T} ${dims.R} ${dims.L}`;
     const known = this.#prepared.get(key);
     if (known !== undefined) return known;
     const launches: PreparedWork[] = [];
     const stepOf: number[] = [];
-    for (const [index, step] of this.#plan.phases[phase].entries()) {
+    const { forward, sample } = this.#plan.phases;
+    const steps = phase === 'step' ? [...forward, ...sample] : this.#plan.phases[phase];
+    for (const [index, step] of steps.entries()) {
       for (const bound of stepLaunches(step, this.#view(step, dims))) {
         launches.push(await this.#bind(bound));
         stepOf.push(index);
@@ -378,10 +381,6 @@ export class CudaProgram implements Program {
     this.#stream[Symbol.dispose]();
     this.#close();
   }
-}
-
-function issue(launches: readonly PreparedWork[], stream: Stream): void {
-  for (const launch of launches) launch.issue(stream);
 }
 
 function limitsOf({ limits }: Plan): Dims {
