@@ -46,4 +46,4 @@ export type {
 export { type DecodeOptions, type EncodeOptions, Tokenizer } from './llm/tokenizer.ts';
 export type { SamplingParams } from './run/decode/sampling-params.ts';
 export type { ExecutorStatistics } from './run/executor/statistics.ts';
-export type { SessionLimits } from './run/session/batch.ts';
+export type { CacheGroup, SessionLimits } from './run/session/batch.ts';

@@ -18,8 +18,8 @@ export function ratioChart(title, rows) {
   });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${left + width + 80}" height="${height}" font-family="sans-serif" font-size="13">`,
-    '<rect width="100%" height="100%" fill="#fff"/>',
     `<title>${escaped(title)}</title>`,
+    '<rect width="100%" height="100%" fill="#fff"/>',
     `<text x="16" y="24" font-size="16">${escaped(title)}</text>`,
     ...bars,
     `<line x1="${x(1).toFixed(1)}" x2="${x(1).toFixed(1)}" y1="${top - 8}" y2="${height - 28}" stroke="#b00020"/>`,

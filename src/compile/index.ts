@@ -7,18 +7,36 @@ export { type Produced, type TensorToWrite, writeSafetensors } from '../define/c
 export type { Checkpoint, CheckpointFormat, TensorInfo, TensorSource } from '../define/checkpoint/tensors.ts';
 export type { KnownModel } from '../define/models/bind.ts';
 export { findTarget, targets } from '../targets/index.ts';
-export type { KernelChoice, Phase, Plan, PlanLimits, PlanStep, PlanTensor, Storage } from '../targets/plan.ts';
 export type {
+  KernelChoice,
+  PackedWeight,
+  Phase,
+  Plan,
+  PlanKernels,
+  PlanLimits,
+  PlanStep,
+  PlanTactics,
+  PlanTensor,
+  Storage,
+} from '../targets/plan.ts';
+export type {
+  BlockCopies,
+  CacheSupport,
   Device,
   DeviceMemory,
   DeviceOptions,
+  Epilogue,
   HostArray,
+  Prepared,
+  PrepareOptions,
   Program,
   ProgramMemory,
   ProgramSource,
   Target,
   TargetName,
   TargetStatus,
+  WeightFile,
+  WeightPacking,
 } from '../targets/target.ts';
 export { type BuildConfig, type BuildOptions, buildEngine, type Compiled, compile } from './build.ts';
 export { type CachedEngine, cachedEngine } from './cache.ts';

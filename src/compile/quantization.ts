@@ -5,6 +5,7 @@ import { type GroupSize, groupDType, groupSizes } from '../define/checkpoint/gro
 
 /** Weight-only algorithms: bits of the weights in groups; `A16`: activations are not stored in fewer bits. */
 export const quantAlgos = ['W8A16', 'W4A16'] as const;
+/** TensorRT-LLM's names: bits of weights and of activations. */
 export type QuantAlgo = (typeof quantAlgos)[number];
 export const activationKinds = ['auto', 'float'] as const;
 

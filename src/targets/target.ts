@@ -125,6 +125,14 @@ export interface Device extends AsyncDisposable {
   load(source: ProgramSource): Promise<Program>;
 }
 
+/** The file that holds an engine's weights. */
+export interface WeightFile {
+  readonly path: string;
+  readonly bytes: number;
+  /** Where in the file the bytes of a tensor begin. */
+  offsetOf(name: string): number;
+}
+
 /** What a device needs to load a plan. */
 export interface ProgramSource {
   readonly plan: Plan;
@@ -135,7 +143,7 @@ export interface ProgramSource {
   /** Bytes of a weight, or of another tensor of the engine, as stored. */
   readWeight(name: string): Uint8Array;
   /** The file that holds the weights and where in it each begins, for targets that map it. */
-  readonly file?: { readonly path: string; readonly bytes: number; offsetOf(name: string): number };
+  readonly file?: WeightFile;
   /** Called after each weight with its stored bytes. */
   onWeight?(name: string, bytes: number): void;
 }

@@ -102,7 +102,8 @@ function openHost(plan: Plan, how: Driven): KernelHost {
     map: () => undefined,
     pack: (dtype, raw, rows, columns) => {
       writeFileSync(from, raw);
-      return run('pack', String(weightFormats[dtype]!.id), String(rows), String(columns), from, to);
+      const { id, share = 1 } = weightFormats[dtype]!;
+      return run('pack', String(id), String(share), String(rows), String(columns), from, to);
     },
     kernelOf: (each) => stub.kernelOf.get(each)!,
     configOf: () => [],

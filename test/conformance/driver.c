@@ -1,6 +1,6 @@
 // Runs one step of a program outside of Node.js: under an emulator, under sanitizers, or built for another instruction set. The stub that a plan's
 // kernels are compiled from is included; a file brings the memory of the program, whose addresses are those of the file's maker.
-//   driver step IN OUT THREADS    driver pack FORMAT ROWS COLUMNS IN OUT
+//   driver step IN OUT THREADS    driver pack FORMAT SHARE ROWS COLUMNS IN OUT
 #include STUB
 #include <stdio.h>
 
@@ -74,7 +74,7 @@ static void step(const char *from, const char *to, int threads) {
   free(regions);
 }
 
-static void pack(int format, int64_t rows, int64_t columns, const char *from, const char *to) {
+static void pack(int format, int share, int64_t rows, int64_t columns, const char *from, const char *to) {
   FILE *in = file(from, "rb");
   fseek(in, 0, SEEK_END);
   const size_t bytes = (size_t)ftell(in), packed = (size_t)typert_packed_bytes(format, rows, columns);
@@ -82,7 +82,7 @@ static void pack(int format, int64_t rows, int64_t columns, const char *from, co
   char *raw = malloc(bytes), *made = aligned_alloc(64, (packed + 63) / 64 * 64);
   get(in, raw, bytes);
   fclose(in);
-  typert_pack(format, 1, raw, made, rows, columns);
+  typert_pack(format, share, raw, made, rows, columns);
   FILE *out = file(to, "wb");
   if (fwrite(made, 1, packed, out) != packed) fail("cannot write");
   fclose(out);
@@ -92,7 +92,7 @@ static void pack(int format, int64_t rows, int64_t columns, const char *from, co
 
 int main(int argc, char **argv) {
   if (argc == 5 && strcmp(argv[1], "step") == 0) step(argv[2], argv[3], atoi(argv[4]));
-  else if (argc == 7 && strcmp(argv[1], "pack") == 0) pack(atoi(argv[2]), atoll(argv[3]), atoll(argv[4]), argv[5], argv[6]);
-  else fail("usage: step IN OUT THREADS | pack FORMAT ROWS COLUMNS IN OUT");
+  else if (argc == 8 && strcmp(argv[1], "pack") == 0) pack(atoi(argv[2]), atoi(argv[3]), atoll(argv[4]), atoll(argv[5]), argv[6], argv[7]);
+  else fail("usage: step IN OUT THREADS | pack FORMAT SHARE ROWS COLUMNS IN OUT");
   return 0;
 }

@@ -18,11 +18,12 @@ export interface Measured {
   readonly total: number;
 }
 
-async function runOne(llm: LLM, { input, outputTokens }: BenchRequest): Promise<RequestRecord> {
+async function runOne(llm: LLM, { input, outputTokens }: BenchRequest, cacheSalt: string): Promise<RequestRecord> {
   const start = performance.now();
   let firstToken = 0;
   let [inputTokens, generated] = [0, 0];
-  for await (const part of llm.generateAsync(input, { maxTokens: outputTokens, temperature: 0, ignoreEos: true })) {
+  const params = { maxTokens: outputTokens, temperature: 0, ignoreEos: true };
+  for await (const part of llm.generateAsync(input, params, { cacheSalt })) {
     if (generated === 0) firstToken = performance.now();
     inputTokens = part.promptTokenIds.length;
     generated = part.outputs[0]?.tokenIds.length ?? generated;
@@ -30,11 +31,12 @@ async function runOne(llm: LLM, { input, outputTokens }: BenchRequest): Promise<
   return { inputTokens, outputTokens: generated, start, firstToken, end: performance.now() };
 }
 
-/** Runs all requests, at most `concurrency` at once, in their order. */
+/** Runs all requests, at most `concurrency` at once, in their order. Calls of another `round` find nothing of theirs in the KV cache. */
 export async function measure(
   llm: LLM,
   requests: readonly BenchRequest[],
   concurrency: number,
+  round: string,
   progress: Progress,
 ): Promise<Measured> {
   const records: RequestRecord[] = [];
@@ -42,7 +44,7 @@ export async function measure(
   const start = performance.now();
   const workers = Array.from({ length: Math.min(concurrency, requests.length) }, async () => {
     for (const request of queue) {
-      records.push(await runOne(llm, request));
+      records.push(await runOne(llm, request, round));
       progress({ task: 'requests', done: records.length, total: requests.length, unit: 'steps' });
     }
   });

@@ -48,8 +48,8 @@ async function bench(model: string, flags: Flags, concurrency: number): Promise<
     const skipTokenizerInit = flags.dataset === undefined;
     await using llm = await LLM.load(model, { ...toLLMOptions(flags), skipTokenizerInit, progress });
     const requests = requestsOf(flags, llm.limits);
-    if (flags.warmup > 0) await measure(llm, requests.slice(0, flags.warmup), flags.warmup, () => {});
-    const measured = await measure(llm, requests, concurrency, progress);
+    if (flags.warmup > 0) await measure(llm, requests.slice(0, flags.warmup), flags.warmup, 'warmup', () => {});
+    const measured = await measure(llm, requests, concurrency, 'measured', progress);
     finish();
     const { maxBatchSize, maxNumTokens, maxSeqLen, numBlocks } = llm.limits;
     const { target, dtype } = llm.config.build_config;

@@ -8,7 +8,7 @@ import { isFile } from '../../base/files.ts';
 import { readAssets } from '../../define/checkpoint/huggingface.ts';
 import { openSafetensors } from '../../define/checkpoint/safetensors.ts';
 import { kernelTensor, type Plan } from '../../targets/plan.ts';
-import type { ProgramSource } from '../../targets/target.ts';
+import type { WeightFile } from '../../targets/target.ts';
 import { type EngineConfig, engineConfigSchema, engineVersion, metadataKeys } from './schema.ts';
 
 /** An engine on disk, opened for reading. */
@@ -21,7 +21,7 @@ export interface Engine extends Disposable {
   /** Stored bytes of a weight or another tensor. */
   readWeight(name: string): Uint8Array;
   /** The file of the weights, and where in it each begins. */
-  readonly file: NonNullable<ProgramSource['file']>;
+  readonly file: WeightFile;
   /** Bytes of all weights as stored. */
   readonly weightBytes: number;
 }

@@ -29,6 +29,7 @@ export interface Percentiles {
   readonly mean: number;
 }
 
+/** What a simulation found. */
 export interface SimulationResult {
   readonly numRequests: number;
   readonly numSteps: number;
