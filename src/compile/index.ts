@@ -18,6 +18,7 @@ export type {
   PlanTactics,
   PlanTensor,
   Storage,
+  Tactic,
 } from '../targets/plan.ts';
 export type {
   BlockCopies,
@@ -36,6 +37,7 @@ export type {
   TargetName,
   TargetStatus,
   WeightFile,
+  WeightPacker,
   WeightPacking,
 } from '../targets/target.ts';
 export { type BuildConfig, type BuildOptions, buildEngine, type Compiled, compile } from './build.ts';

@@ -34,7 +34,6 @@ export {
   type SequenceDelta,
   type SequenceOutput,
 } from './outputs.ts';
-export type { StepPlan } from './plan.ts';
 export type { Profile, StepsProfile } from './profile.ts';
 export type { ExecutorOptions } from './protocol.ts';
 export type { RequestOptions } from './request.ts';
