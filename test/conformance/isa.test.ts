@@ -1,4 +1,5 @@
 // The CPU's kernels on every instruction set that runs or is emulated here; those that only compile here; and under sanitizers.
+// Emulation and sanitizers take many minutes: TYPERT_TEST_ISA=all asks for them.
 import { spawnSync } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
 import { findCCompiler } from '../../src/targets/jit/cc-compiler.ts';
@@ -16,6 +17,7 @@ const compiled = ['AVX2 and VNNI', 'AVX-512', 'AMX'];
 /** Quick to compile: what is tested is which instructions are taken, not how fast they are. */
 const quick = ['-O1'];
 const minutes = 60_000;
+const all = process.env.TYPERT_TEST_ISA === 'all';
 
 async function agrees(how: Driven): Promise<void> {
   for (const { name, made, tokensPerBlock } of cases)
@@ -52,7 +54,8 @@ const lacking = [cross, emulator].filter((name) => !works(name));
 describe('arm64', () => {
   // Kernels have no ways of their own for i8mm yet.
   for (const { name, flags } of arm64.filter(({ needs }) => !needs.includes('i8mm'))) {
-    if (lacking.length > 0) test.skip(`${name}: ${lacking.join(' and ')} not found`);
+    if (!all) test.skip(`${name}: TYPERT_TEST_ISA=all asks for it`);
+    else if (lacking.length > 0) test.skip(`${name}: ${lacking.join(' and ')} not found`);
     else
       test(
         name,
@@ -66,7 +69,8 @@ describe('arm64', () => {
 describe('sanitizers', () => {
   const flags = ['-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-Wno-maybe-uninitialized'];
   for (const { name, flags: isa, needs } of x86) {
-    if (reason !== undefined) test.skip(`${name}: ${reason}`);
+    if (!all) test.skip(`${name}: TYPERT_TEST_ISA=all asks for it`);
+    else if (reason !== undefined) test.skip(`${name}: ${reason}`);
     else if (needs.every((need) => has.has(need)))
       test(name, () => agrees({ compiler: command!, flags: [...isa, ...flags], threads: 2 }), 10 * minutes);
   }
