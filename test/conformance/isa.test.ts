@@ -1,5 +1,5 @@
 // The CPU's kernels on every instruction set that runs or is emulated here; those that only compile here; and under sanitizers.
-// Emulation and sanitizers take many minutes: TYPERT_TEST_ISA=all asks for them.
+// All of it takes many minutes: TYPERT_TEST_ISA=all asks for it. The machine's own set is in kernels.test.ts.
 import { spawnSync } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
 import { findCCompiler } from '../../src/targets/jit/cc-compiler.ts';
@@ -24,7 +24,8 @@ async function agrees(how: Driven): Promise<void> {
     expect({ name, differ: await differences(drivenTarget(how), made, tokensPerBlock) }).toEqual({ name, differ: [] });
 }
 
-const reason = command === undefined ? 'no C compiler' : process.arch === 'x64' ? undefined : 'needs x86-64';
+const asked = all ? undefined : 'TYPERT_TEST_ISA=all asks for it';
+const reason = asked ?? (command === undefined ? 'no C compiler' : process.arch === 'x64' ? undefined : 'needs x86-64');
 describe('x86-64', () => {
   for (const { name, flags, needs } of x86) {
     const missing = needs.filter((need) => !has.has(need));
@@ -54,7 +55,7 @@ const lacking = [cross, emulator].filter((name) => !works(name));
 describe('arm64', () => {
   // Kernels have no ways of their own for i8mm yet.
   for (const { name, flags } of arm64.filter(({ needs }) => !needs.includes('i8mm'))) {
-    if (!all) test.skip(`${name}: TYPERT_TEST_ISA=all asks for it`);
+    if (asked !== undefined) test.skip(`${name}: ${asked}`);
     else if (lacking.length > 0) test.skip(`${name}: ${lacking.join(' and ')} not found`);
     else
       test(
@@ -69,8 +70,7 @@ describe('arm64', () => {
 describe('sanitizers', () => {
   const flags = ['-O1', '-g', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-Wno-maybe-uninitialized'];
   for (const { name, flags: isa, needs } of x86) {
-    if (!all) test.skip(`${name}: TYPERT_TEST_ISA=all asks for it`);
-    else if (reason !== undefined) test.skip(`${name}: ${reason}`);
+    if (reason !== undefined) test.skip(`${name}: ${reason}`);
     else if (needs.every((need) => has.has(need)))
       test(name, () => agrees({ compiler: command!, flags: [...isa, ...flags], threads: 2 }), 10 * minutes);
   }
