@@ -5,89 +5,152 @@ import type { TokenHistory } from './logits.ts';
 /** TensorRT-LLM's NGramDecodingConfig in camelCase. */
 export interface NGramDecodingConfig {
   readonly decodingType: 'ngram';
-  /** Tokens proposed at once, at most; default 4. */
+  /** Tokens proposed at once, at most; default 8; fewer where fewer pay. */
   readonly maxDraftLen?: number;
   /** Tokens at the text's end that are looked for, at most; default 4. */
   readonly maxMatchingNgramSize?: number;
 }
 
-/** The shortest ending that is looked for: a single token recurs too often to say anything. */
-const shortest = 2;
 /** Steps without proposals, at most, where they do not pay. */
 const longestPause = 64;
-/** Endings that were not found in a row, after which they are looked for only in every fourth step: the others may be planned ahead. */
+/** Endings that were not found, or not trusted, in a row, after which they are looked for only in every fourth step: the others may be planned ahead. */
 const manyMisses = 8;
-/** How much the newest measurement counts. */
+/** How much the newest measurement counts, and the newest proposal of a text for the texts after it. */
 const newest = 0.2;
+const newestText = 0.03;
+/** How often a proposed token is right until something was learned. */
+const firstRate = 0.6;
+const shortestPause = 4;
+/** What a proposed token costs until something was measured, as a share of a step without any: a little, so that proposals are tried. */
+const assumedShare = 0.1;
+/** Steps of more tokens are not measured one by one: sizes that are near count as one. */
+const exactSizes = 32;
 
-/** What a proposed token costs: measured on the steps as they are, as a share of a step without any. */
+/** What steps cost by how many tokens they compute: measured on the steps as they are, since kernels have sizes that they like. */
 export class DraftCost {
-  /** Milliseconds of steps without proposals, by number of sequences. */
-  readonly #plain = new Map<number, number>();
-  /** Until something was measured: a little, so that proposals are tried. */
-  share = 0.1;
+  /** Milliseconds, by class of size. */
+  readonly #times: (number | undefined)[] = [];
 
-  /** A step in which every sequence generated a token, and `numDrafts` were proposed. */
-  observe(numSequences: number, numDrafts: number, milliseconds: number): void {
-    const plain = this.#plain.get(numSequences);
-    if (numDrafts === 0) {
-      // A step that was held up says nothing: only what is near or below the average counts in full.
-      const bounded = plain === undefined ? milliseconds : Math.min(milliseconds, 2 * plain);
-      this.#plain.set(numSequences, plain === undefined ? bounded : plain + newest * (bounded - plain));
-      return;
-    }
-    if (plain === undefined || plain <= 0) return;
-    const measured = ((milliseconds / plain - 1) * numSequences) / numDrafts;
-    // The same here: what is far above the average counts as twice that.
-    const bounded = Math.min(2, 2 * this.share + 0.05, Math.max(0.005, measured));
-    this.share += newest * (bounded - this.share);
+  /** A step in which every sequence generated a token, of `numTokens` tokens with the proposals. */
+  observe(numTokens: number, milliseconds: number): void {
+    const at = sizeClass(numTokens);
+    const known = this.#times[at];
+    // A step that was held up says nothing: only what is near or below the average counts in full.
+    const bounded = known === undefined ? milliseconds : Math.min(milliseconds, 2 * known);
+    this.#times[at] = known === undefined ? bounded : known + newest * (bounded - known);
   }
+
+  /** How much longer a step takes in which each of `numSequences` has `count` proposals than one without any. */
+  ratio(numSequences: number, count: number): number {
+    const plain = this.#times[sizeClass(numSequences)];
+    const guess = 1 + assumedShare * count;
+    if (plain === undefined || plain <= 0) return guess;
+    const size = numSequences * (1 + count);
+    const at = sizeClass(size);
+    const known = this.#times[at];
+    if (known !== undefined) return known / plain;
+    let [below, above] = [at - 1, at + 1];
+    while (this.#times[below] === undefined) below--;
+    while (above < this.#times.length && this.#times[above] === undefined) above++;
+    const from = { size: sizeOf(below), time: this.#times[below]! };
+    const to = this.#times[above];
+    // Beyond all that was measured a token costs what it does up to there.
+    const rise =
+      to !== undefined
+        ? (to - from.time) / (sizeOf(above) - from.size)
+        : from.size > numSequences
+          ? Math.max(0, from.time - plain) / (from.size - numSequences)
+          : (assumedShare * plain) / numSequences;
+    return (from.time + rise * (size - from.size)) / plain;
+  }
+}
+
+function sizeClass(numTokens: number): number {
+  return numTokens <= exactSizes ? numTokens : exactSizes + Math.ceil(8 * Math.log2(numTokens / exactSizes));
+}
+
+/** The size that a class stands for. */
+function sizeOf(at: number): number {
+  return at <= exactSizes ? at : exactSizes * 2 ** ((at - exactSizes) / 8);
+}
+
+/** What texts before have taught: what steps cost, and how often proposals after endings of each length were right. */
+export class DraftRecord {
+  readonly cost = new DraftCost();
+  readonly #rates = new Map<number, number>();
+
+  rate(size: number): number {
+    return this.#rates.get(size) ?? firstRate;
+  }
+
+  learn(size: number, rate: number): void {
+    this.#rates.set(size, this.rate(size) + newestText * (rate - this.rate(size)));
+  }
+}
+
+/** How far endings of one length are trusted in one text. */
+interface Trust {
+  readonly size: number;
+  /** Hash of an n-gram → where the text goes on after its last occurrence. */
+  readonly seen: Map<number, number>;
+  /** How often a proposed token whose predecessors were right was right. */
+  rate: number;
+  /** Steps until it is tried again, and the pause after the next failure. */
+  pause: number;
+  nextPause: number;
 }
 
 /** Proposes tokens for one sequence, as many as pay. */
 export class NGramDrafter {
   readonly #maxDraftLen: number;
-  readonly #sizes: readonly number[];
-  /** For each size: hash of an n-gram → where the text goes on after its last occurrence. */
-  readonly #seen: readonly Map<number, number>[];
-  readonly #cost: DraftCost;
+  /** Longest first. */
+  readonly #sizes: readonly Trust[];
+  readonly #record: DraftRecord;
   #indexed = 0;
+  /** Steps until endings are looked for again. */
   #pause = 0;
-  #nextPause = 2;
   #misses = 0;
-  /** How often a proposed token whose predecessors were right was right. */
-  #rate = 0.6;
+  /** Of the last proposal. */
+  #used = 0;
+  #numSequences = 1;
 
-  constructor({ maxDraftLen = 4, maxMatchingNgramSize = 4 }: NGramDecodingConfig, cost = new DraftCost()) {
+  constructor({ maxDraftLen = 8, maxMatchingNgramSize = 4 }: NGramDecodingConfig, record = new DraftRecord()) {
     this.#maxDraftLen = maxDraftLen;
-    this.#cost = cost;
-    const longest = Math.max(shortest, maxMatchingNgramSize);
-    this.#sizes = Array.from({ length: longest - shortest + 1 }, (_, i) => longest - i);
-    this.#seen = this.#sizes.map(() => new Map());
+    this.#record = record;
+    this.#sizes = Array.from({ length: maxMatchingNgramSize }, (_, i) => {
+      const size = maxMatchingNgramSize - i;
+      return { size, seen: new Map(), rate: record.rate(size), pause: 0, nextPause: shortestPause };
+    });
   }
 
   /** Nothing is proposed in the next step. */
   get pauses(): boolean {
-    return this.#pause > 0;
+    return this.#pause > 0 || this.#sizes[0]!.pause > 0;
   }
 
-  /** Where the proposed tokens begin in the text, and how many there are, `most` at most; undefined when there are none. */
-  propose(history: TokenHistory, most: number): { readonly from: number; readonly count: number } | undefined {
+  /** The tokens that may follow, `most` at most, in a step of `numSequences`; undefined when there are none. Called once a step. */
+  propose(history: TokenHistory, most: number, numSequences = 1): number[] | undefined {
     const { tokens, numTokens } = history;
-    if (this.#pause > 0) {
-      this.#pause--;
-      return undefined;
-    }
+    const paused = this.pauses;
+    if (this.#pause > 0) this.#pause--;
+    for (const trust of this.#sizes) if (trust.pause > 0) trust.pause--;
     // The last token is still to come: nothing can follow it yet.
-    if (tokens[numTokens - 1]! < 0) return undefined;
+    if (paused || tokens[numTokens - 1]! < 0) return undefined;
     this.#index(history);
-    for (const [i, size] of this.#sizes.entries()) {
+    for (const [i, { size, seen, rate, pause }] of this.#sizes.entries()) {
       if (size > numTokens) continue;
-      const from = this.#seen[i]!.get(hashOf(tokens, numTokens - size, size));
+      const from = seen.get(hashOf(tokens, numTokens - size, size));
       if (from === undefined || !sameTokens(tokens, from - size, numTokens - size, size)) continue;
+      // Shorter endings are trusted by where nothing longer was found.
+      if (pause > 0) break;
       this.#misses = 0;
-      const count = Math.min(this.#length(), most, numTokens - from);
-      return count > 0 ? { from, count } : undefined;
+      this.#used = i;
+      this.#numSequences = numSequences;
+      // As many as pay; a single one, to see whether it is right, after a pause.
+      const count = Math.min(Math.max(1, this.#best(rate, numSequences)), most);
+      // What was said last may be said again and again: the text goes on into the proposal itself.
+      const period = numTokens - from;
+      return count > 0 ? Array.from({ length: count }, (_, k) => tokens[from + (k % period)]!) : undefined;
     }
     if (++this.#misses >= manyMisses) this.#pause = 3;
     return undefined;
@@ -95,32 +158,30 @@ export class NGramDrafter {
 
   /** How many of the proposed tokens were right. Where too few are for what they cost, proposals become rare. */
   learn(numDrafts: number, numAccepted: number): void {
+    const trust = this.#sizes[this.#used]!;
     const looked = Math.min(numDrafts, numAccepted + 1);
-    this.#rate += (1 - (1 - newest) ** looked) * (numAccepted / looked - this.#rate);
-    if (numAccepted > 0 && this.#best() > 0) {
-      this.#nextPause = 2;
+    const seen = numAccepted / looked;
+    trust.rate += (1 - (1 - newest) ** looked) * (seen - trust.rate);
+    this.#record.learn(trust.size, seen);
+    if (this.#best(trust.rate, this.#numSequences) > 0) {
+      if (numAccepted > 0) trust.nextPause = shortestPause;
       return;
     }
-    if (this.#best() > 0) return;
-    this.#pause = this.#nextPause;
-    this.#nextPause = Math.min(longestPause, this.#nextPause * 2);
-  }
-
-  /** How many tokens to propose: as many as pay, and a single one to see whether it is right after a pause. */
-  #length(): number {
-    return Math.max(1, this.#best());
+    // What a shorter ending says is worth still less.
+    for (const other of this.#sizes.slice(this.#used)) other.pause = Math.max(other.pause, trust.nextPause);
+    trust.nextPause = Math.min(longestPause, trust.nextPause * 2);
   }
 
   /** The number of proposals that makes most tokens for the time, 0 when none pays. */
-  #best(): number {
+  #best(rate: number, numSequences: number): number {
     let best = 0;
     let most = 1.02;
     let expected = 1;
     let chance = 1;
     for (let count = 1; count <= this.#maxDraftLen; count++) {
-      chance *= this.#rate;
+      chance *= rate;
       expected += chance;
-      const gain = expected / (1 + this.#cost.share * count);
+      const gain = expected / this.#record.cost.ratio(numSequences, count);
       if (gain > most) [best, most] = [count, gain];
     }
     return best;
@@ -130,8 +191,7 @@ export class NGramDrafter {
   #index({ tokens, numTokens }: TokenHistory): void {
     for (; this.#indexed < numTokens - 1; this.#indexed++) {
       const end = this.#indexed + 1;
-      for (const [i, size] of this.#sizes.entries())
-        if (end >= size) this.#seen[i]!.set(hashOf(tokens, end - size, size), end);
+      for (const { size, seen } of this.#sizes) if (end >= size) seen.set(hashOf(tokens, end - size, size), end);
     }
   }
 }

@@ -1,6 +1,6 @@
 // Which sequences take part in the next step. A deterministic state machine: events come in (`add`, `append`, `finish`), `schedule` puts out the next step's plan.
 // No clock, no randomness, no device: the same events give the same plans, so it can be simulated. The tokens of a plan may arrive after the next plan is asked for.
-import { DraftCost, type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
+import { DraftRecord, type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
 import { BlockManager, type BlockManagerOptions } from '../kv/block-manager.ts';
 import { CacheLayout } from '../kv/layout.ts';
 import { PriorityQueue } from '../kv/queue.ts';
@@ -45,7 +45,7 @@ export class Scheduler {
   readonly #equal: boolean;
   readonly #chunk: number;
   readonly #maxRunning: number;
-  readonly #draftCost = new DraftCost();
+  readonly #drafts = new DraftRecord();
   /** Sequences that run, and beams that will when their prompt is computed. */
   #numPlaces = 0;
   #order = 0;
@@ -76,7 +76,7 @@ export class Scheduler {
     const request = new Request(data, this.#order++, this.#layout);
     this.requests.set(data.requestId, request);
     if (this.#speculative !== undefined && request.mayDraft)
-      for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative, this.#draftCost);
+      for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative, this.#drafts);
     this.#wait(request.sequences[0]!);
     return request;
   }
@@ -89,7 +89,7 @@ export class Scheduler {
   /** A plan's step took so long: what proposals cost is measured on steps that generate and nothing else. */
   timed({ entries, numTokens }: StepPlan, milliseconds: number): void {
     if (this.#speculative === undefined || entries.some(({ context }) => context)) return;
-    this.#draftCost.observe(entries.length, numTokens - entries.length, milliseconds);
+    this.#drafts.cost.observe(numTokens, milliseconds);
   }
 
   /** The beams of a request go on as these continuations: each shares the blocks of the one that it comes from. */
@@ -179,14 +179,14 @@ export class Scheduler {
 
   /** Puts proposals after a sequence's last token; how many. They take only what `numOthers` sequences that are still to be planned do not need. */
   #draft(plan: PlanBuilder, sequence: Sequence, numOthers: number): number {
-    const { tokens, numTokens, numCached, maxCached, table } = sequence;
+    const { numTokens, numCached, maxCached, table } = sequence;
     const most = Math.min(plan.tokensLeft - numOthers - 1, plan.logitsLeft - numOthers - 1, maxCached - numCached - 1);
-    const draft = most > 0 ? sequence.drafter!.propose(sequence, most) : undefined;
+    const draft = most > 0 ? sequence.drafter!.propose(sequence, most, this.running.length) : undefined;
     if (draft === undefined) return 0;
-    if (this.blocks.needed(table, numTokens + draft.count) > this.blocks.freeNumBlocks - numOthers) return 0;
-    sequence.reserve(numTokens + draft.count);
-    sequence.tokens.set(tokens.subarray(draft.from, draft.from + draft.count), numTokens);
-    return draft.count;
+    if (this.blocks.needed(table, numTokens + draft.length) > this.blocks.freeNumBlocks - numOthers) return 0;
+    sequence.reserve(numTokens + draft.length);
+    sequence.tokens.set(draft, numTokens);
+    return draft.length;
   }
 
   /** All beams of a request in this step, or none. */
