@@ -98,6 +98,8 @@ export interface LLMOptions {
   readonly speculativeConfig?: NGramDecodingConfig;
   /** Each step waits for the one before it. Default false: on a device that allows it, a step is planned and started while the one before is computed. */
   readonly disableOverlapScheduler?: boolean;
+  /** Each token of a guided request takes a step of its own. Default false: tokens that a grammar leaves no choice about are computed at once; the output stays the same. */
+  readonly disableJumpAhead?: boolean;
   /** Changes the logits of requests with `applyBatchedLogitsProcessor`, all rows of a step at once. */
   readonly batchedLogitsProcessor?: BatchedLogitsProcessor;
   /** Seed of the dummy weights and of sampling for requests that have none of their own. Default: from the system's randomness. */
@@ -193,6 +195,7 @@ const schema = z.strictObject({
   seed: z.int('expected a whole number').min(0).optional(),
   speculativeConfig: speculativeSchema.optional(),
   disableOverlapScheduler: z.boolean().optional(),
+  disableJumpAhead: z.boolean().optional(),
   batchedLogitsProcessor: z
     .custom<BatchedLogitsProcessor>((value) => typeof value === 'function', 'expected a function')
     .optional(),

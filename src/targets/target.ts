@@ -193,6 +193,8 @@ export interface Program extends AsyncDisposable {
   read(output: string, into: HostArray): Promise<void>;
   /** Overwrites the first elements of an output (logits changed by the host). */
   overwrite(output: string, data: Float32Array): Promise<void>;
+  /** An output where it is, to be changed in place between two runs; absent: the host cannot reach it. */
+  view?(output: string): Float32Array;
   /** Copies KV blocks; steps that are run later see the copies. */
   copyBlocks(copies: BlockCopies): Promise<void>;
 }

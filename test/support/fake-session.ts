@@ -1,7 +1,7 @@
 // A session without a model whose answers depend on everything that the executor has to get right. Each token is stored in its cache slot; a row's logits are a hash of the whole
 // history read back through the block table. A wrong table, slot, position, chunk or copy gives other tokens.
 import { sampleRow } from '../../src/kernels/sample/reference.ts';
-import type { Batch, Samples, Session, SessionLimits, StepTimes } from '../../src/run/session/batch.ts';
+import type { Batch, RowMask, Samples, Session, SessionLimits, StepTimes } from '../../src/run/session/batch.ts';
 import type { BlockCopies } from '../../src/targets/target.ts';
 
 /** What a slot holds before anything is written, and after its block was poisoned. */
@@ -142,6 +142,14 @@ export class FakeSession implements Session {
     }
     this.#logits = new Float32Array(batch.numLogits * this.limits.vocabSize);
     for (let row = 0; row < batch.numLogits; row++) this.#computeRow(batch, row);
+  }
+
+  async maskLogits(masks: readonly RowMask[]): Promise<void> {
+    const { vocabSize } = this.limits;
+    for (const { row, allowed } of masks)
+      for (let token = 0; token < vocabSize; token++)
+        if (((allowed[token >> 5]! >>> (token & 31)) & 1) === 0)
+          this.#logits[row * vocabSize + token] = Number.NEGATIVE_INFINITY;
   }
 
   async readLogits(): Promise<Float32Array> {

@@ -2,6 +2,7 @@
 import { RequestError, show } from '../../base/errors.ts';
 import { MaskCache, type MaskState } from './mask-cache.ts';
 import type { GuidedDecodingParams } from './sampling-params.ts';
+import { Speller } from './speller.ts';
 import { type CompiledGrammar, type GrammarCompiler, type GrammarMatcher, loadXGrammar } from './xgrammar.ts';
 
 /** The vocabulary as the model's tokenizer spells it: TensorRT-LLM's GuidedDecodingConfig in camelCase. */
@@ -26,75 +27,135 @@ const controls = {
   byte_fallback: /^<0x(?:0[0-8BCEF]|1[0-9A-F])>$/,
   byte_level: /[\u0100-\u0108\u010b\u010c\u010e-\u011f]/,
 } as const;
-/** Compiled grammars that are kept. */
+/** Compiled grammars that are kept, and matchers of each that wait to be used again: a new one leaves memory behind in the library. */
 const maxGrammars = 256;
+const maxMatchers = 64;
+
+/** What the guides of one grammar share. */
+interface Shared {
+  readonly cache: MaskCache;
+  readonly speller: Speller;
+  /** Where the masks of the grammar's texts are kept, from their beginning. */
+  readonly root: MaskState;
+  readonly ends: ReadonlySet<number>;
+  readonly matchers: GrammarMatcher[];
+}
 
 /** What one sequence may say next. */
 export class Guide {
   readonly #matcher: GrammarMatcher;
-  readonly #cache: MaskCache;
+  readonly #shared: Shared;
   #state: MaskState | undefined;
-  /** A bit a token. */
-  #allowed: Int32Array | undefined;
+  /** Said, but the matcher has not been told: it is when it is asked something, which is while the device computes. */
+  readonly #untold: number[] = [];
+  /** For the next token, and for those after each of the proposed ones. */
+  #allowed: (Int32Array | undefined)[] = [];
+  #terminated = false;
 
-  /** `state`: where the masks of the grammar's texts are kept, from their beginning. */
-  constructor(matcher: GrammarMatcher, cache: MaskCache, state: MaskState) {
+  constructor(matcher: GrammarMatcher, shared: Shared) {
     this.#matcher = matcher;
-    this.#cache = cache;
-    this.#state = state;
+    this.#shared = shared;
+    this.#state = shared.root;
   }
 
   /** The text is complete, and its end was said. */
   get terminated(): boolean {
-    return this.#matcher.isTerminated();
+    return this.#terminated;
   }
 
-  /** Finds out what is allowed next. It takes its time, and needs no logits: it is done while the device computes them. */
-  async prepare(): Promise<void> {
-    if (this.terminated) this.#allowed = undefined;
-    else if (this.#state?.mask !== undefined) this.#allowed = this.#state.mask;
-    else {
-      this.#allowed = await this.#matcher.getNextTokenBitmask();
-      if (this.#state !== undefined) this.#cache.keep(this.#state, this.#allowed);
+  /** Finds out what is allowed next, and after each of these tokens if they come. It takes its time, and needs no logits: it is done while the device computes them. */
+  async prepare(drafts: Int32Array): Promise<void> {
+    this.#allowed = [];
+    if (this.#terminated) return;
+    let state = this.#state;
+    let numTold = 0;
+    for (let i = 0; ; i++) {
+      let mask = state?.mask;
+      if (mask === undefined) {
+        this.#tell();
+        let possible = true;
+        for (; possible && numTold < i; numTold += possible ? 1 : 0)
+          possible = this.#matcher.acceptToken(drafts[numTold]!);
+        // What follows a token that may not come does not matter.
+        if (!possible || this.#matcher.isTerminated()) break;
+        mask = await this.#matcher.getNextTokenBitmask();
+        if (state !== undefined) this.#shared.cache.keep(state, mask);
+      }
+      this.#allowed.push(mask);
+      if (i === drafts.length) break;
+      const draft = drafts[i]!;
+      if (((mask[draft >> 5]! >>> (draft & 31)) & 1) === 0) break;
+      state = state === undefined ? undefined : this.#shared.cache.after(state, draft);
     }
+    if (numTold > 0) this.#matcher.rollBack(numTold);
   }
 
-  /** Excludes all tokens that are not allowed, as `prepare` found. */
-  mask(logits: Float32Array): void {
-    const allowed = this.#allowed;
-    if (allowed === undefined) return;
-    for (let start = 0; start < logits.length; start += 32) {
-      const word = allowed[start >> 5]!;
-      if (word === -1) continue;
-      const end = Math.min(start + 32, logits.length);
-      if (word === 0) logits.fill(Number.NEGATIVE_INFINITY, start, end);
-      else
-        for (let token = start; token < end; token++)
-          if (((word >>> (token & 31)) & 1) === 0) logits[token] = Number.NEGATIVE_INFINITY;
+  /** What is allowed after the `ahead`th proposed token, a bit a token; undefined: anything. */
+  allowed(ahead: number): Int32Array | undefined {
+    return this.#allowed[ahead];
+  }
+
+  /** Tokens that spell what can only come now, as far as that was spelled before in this way or is spelled by the longest tokens; none when several texts are possible. */
+  forced(most: number): number[] {
+    const tokens: number[] = [];
+    if (this.#terminated) return tokens;
+    for (let state = this.#state; state !== undefined && tokens.length < most; ) {
+      if (state === this.#state) state.forced ??= this.#spell();
+      const { forced = [] } = state;
+      if (forced.length === 0) break;
+      tokens.push(forced[0]!);
+      const next = state.next.get(forced[0]!);
+      if (next?.forced === undefined) {
+        tokens.push(...forced.slice(1, 1 + most - tokens.length));
+        break;
+      }
+      state = next;
     }
+    return tokens;
   }
 
   accept(token: number): void {
-    if (this.terminated) return;
-    this.#matcher.acceptToken(token);
-    this.#state = this.#state === undefined ? undefined : this.#cache.after(this.#state, token);
+    if (this.#terminated) return;
+    this.#terminated = this.#shared.ends.has(token);
+    this.#untold.push(token);
+    const state = this.#state;
+    const next = state === undefined ? undefined : this.#shared.cache.after(state, token);
+    // The spelling that was chosen is the one to propose to the next text.
+    if (state?.forced !== undefined && state.forced.length > 0) {
+      if (state.forced[0] !== token) state.forced = [token];
+      else if (next !== undefined && state.forced.length > 1) next.forced ??= state.forced.slice(1);
+    }
+    this.#state = next;
   }
 
   [Symbol.dispose](): void {
-    this.#matcher.dispose();
+    const { matchers } = this.#shared;
+    if (matchers.length >= maxMatchers) this.#matcher.dispose();
+    else {
+      this.#matcher.reset();
+      matchers.push(this.#matcher);
+    }
+  }
+
+  #tell(): void {
+    for (const token of this.#untold.splice(0)) this.#matcher.acceptToken(token);
+  }
+
+  #spell(): readonly number[] {
+    this.#tell();
+    if (this.#matcher.isTerminated()) return [];
+    return this.#shared.speller.spell(this.#matcher.findJumpForwardString());
   }
 }
 
 /** Makes guides, and keeps the grammars they were made from. */
 export class GuideMaker {
   readonly #config: () => GuidedDecodingConfig;
-  readonly #grammars = new Map<
-    string,
-    { readonly grammar: CompiledGrammar; readonly states: Map<string, MaskState> }
-  >();
+  readonly #grammars = new Map<string, { readonly grammar: CompiledGrammar; readonly byEnds: Map<string, Shared> }>();
   readonly #masks = new MaskCache();
   #compiler: GrammarCompiler | undefined;
   #matchers: typeof GrammarMatcher | undefined;
+  #speller: Speller | undefined;
   #said: string[] = [];
 
   /** `config` is asked for when the first grammar comes. */
@@ -109,16 +170,22 @@ export class GuideMaker {
     try {
       let known = this.#grammars.get(key);
       if (known === undefined) {
-        known = { grammar: await this.#compile(params), states: new Map() };
+        known = { grammar: await this.#compile(params), byEnds: new Map() };
         if (this.#grammars.size >= maxGrammars) this.#forget();
         this.#grammars.set(key, known);
       }
       // Which tokens end a text is part of what is allowed.
       const stops = stopTokenIds.join();
-      const state = known.states.get(stops) ?? this.#masks.root();
-      known.states.set(stops, state);
-      const matcher = await this.#matchers!.createGrammarMatcher(known.grammar, [...stopTokenIds]);
-      return new Guide(matcher, this.#masks, state);
+      let shared = known.byEnds.get(stops);
+      if (shared === undefined) {
+        const speller = (this.#speller ??= new Speller(this.#config()));
+        const root = this.#masks.root();
+        shared = { cache: this.#masks, speller, root, ends: new Set(stopTokenIds), matchers: [] };
+        known.byEnds.set(stops, shared);
+      }
+      const matcher =
+        shared.matchers.pop() ?? (await this.#matchers!.createGrammarMatcher(known.grammar, [...stopTokenIds]));
+      return new Guide(matcher, shared);
     } catch (cause) {
       if (cause instanceof RequestError) throw cause;
       const reason = this.#said.find((line) => line.includes('[FATAL]'))?.replace(/^.*?\.(?:cc|h):\d+: /, '');

@@ -4,6 +4,8 @@
 export interface MaskState {
   /** A bit a token; undefined: not found out yet. */
   mask: Int32Array | undefined;
+  /** Tokens that spell what can only follow, [] when several texts can; undefined: not found out yet. */
+  forced: readonly number[] | undefined;
   readonly next: Map<number, MaskState>;
 }
 
@@ -20,7 +22,7 @@ export class MaskCache {
 
   /** The state before anything is said. */
   root(): MaskState {
-    return { mask: undefined, next: new Map() };
+    return { mask: undefined, forced: undefined, next: new Map() };
   }
 
   /** The state after one more token; undefined when the cache is full, and for what follows then. */

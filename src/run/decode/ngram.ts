@@ -18,9 +18,22 @@ const manyMisses = 8;
 /** How much the newest measurement counts, and the newest proposal of a text for the texts after it. */
 const newest = 0.2;
 const newestText = 0.03;
+/** Who proposes tokens of one sequence. */
+export interface Drafter {
+  /** From what was said before, or from what alone is allowed. */
+  readonly kind: 'ngram' | 'forced';
+  /** Nothing is proposed in the next step. */
+  readonly pauses: boolean;
+  /** The tokens that may follow, `most` at most, in a step of `numSequences`; undefined when there are none. Called once a step. */
+  propose(history: TokenHistory, most: number, numSequences: number): number[] | undefined;
+  /** How many of the proposed tokens were right. */
+  learn(numDrafts: number, numAccepted: number): void;
+}
+
 /** How often a proposed token is right until something was learned. */
 const firstRate = 0.6;
-const shortestPause = 4;
+/** Steps without proposals after the first failure. */
+const shortestPause = 8;
 /** What a proposed token costs until something was measured, as a share of a step without any: a little, so that proposals are tried. */
 const assumedShare = 0.1;
 /** Steps of more tokens are not measured one by one: sizes that are near count as one. */
@@ -98,10 +111,13 @@ interface Trust {
   /** Steps until it is tried again, and the pause after the next failure. */
   pause: number;
   nextPause: number;
+  /** It has paused: a single token shows whether it is right by now. */
+  isDue: boolean;
 }
 
 /** Proposes tokens for one sequence, as many as pay. */
-export class NGramDrafter {
+export class NGramDrafter implements Drafter {
+  readonly kind = 'ngram';
   readonly #maxDraftLen: number;
   /** Longest first. */
   readonly #sizes: readonly Trust[];
@@ -119,16 +135,14 @@ export class NGramDrafter {
     this.#record = record;
     this.#sizes = Array.from({ length: maxMatchingNgramSize }, (_, i) => {
       const size = maxMatchingNgramSize - i;
-      return { size, seen: new Map(), rate: record.rate(size), pause: 0, nextPause: shortestPause };
+      return { size, seen: new Map(), rate: record.rate(size), pause: 0, nextPause: shortestPause, isDue: false };
     });
   }
 
-  /** Nothing is proposed in the next step. */
   get pauses(): boolean {
     return this.#pause > 0 || this.#sizes[0]!.pause > 0;
   }
 
-  /** The tokens that may follow, `most` at most, in a step of `numSequences`; undefined when there are none. Called once a step. */
   propose(history: TokenHistory, most: number, numSequences = 1): number[] | undefined {
     const { tokens, numTokens } = history;
     const paused = this.pauses;
@@ -137,17 +151,23 @@ export class NGramDrafter {
     // The last token is still to come: nothing can follow it yet.
     if (paused || tokens[numTokens - 1]! < 0) return undefined;
     this.#index(history);
-    for (const [i, { size, seen, rate, pause }] of this.#sizes.entries()) {
+    for (const [i, trust] of this.#sizes.entries()) {
+      const { size, seen } = trust;
       if (size > numTokens) continue;
       const from = seen.get(hashOf(tokens, numTokens - size, size));
       if (from === undefined || !sameTokens(tokens, from - size, numTokens - size, size)) continue;
       // Shorter endings are trusted by where nothing longer was found.
-      if (pause > 0) break;
+      if (trust.pause > 0) break;
+      const paying = this.#best(trust.rate, numSequences);
+      if (paying === 0 && !trust.isDue) {
+        this.#distrust(i);
+        break;
+      }
+      trust.isDue = false;
       this.#misses = 0;
       this.#used = i;
       this.#numSequences = numSequences;
-      // As many as pay; a single one, to see whether it is right, after a pause.
-      const count = Math.min(Math.max(1, this.#best(rate, numSequences)), most);
+      const count = Math.min(Math.max(1, paying), most);
       // What was said last may be said again and again: the text goes on into the proposal itself.
       const period = numTokens - from;
       return count > 0 ? Array.from({ length: count }, (_, k) => tokens[from + (k % period)]!) : undefined;
@@ -156,7 +176,7 @@ export class NGramDrafter {
     return undefined;
   }
 
-  /** How many of the proposed tokens were right. Where too few are for what they cost, proposals become rare. */
+  /** Where too few are right for what they cost, proposals become rare. */
   learn(numDrafts: number, numAccepted: number): void {
     const trust = this.#sizes[this.#used]!;
     const looked = Math.min(numDrafts, numAccepted + 1);
@@ -167,8 +187,16 @@ export class NGramDrafter {
       if (numAccepted > 0) trust.nextPause = shortestPause;
       return;
     }
-    // What a shorter ending says is worth still less.
-    for (const other of this.#sizes.slice(this.#used)) other.pause = Math.max(other.pause, trust.nextPause);
+    this.#distrust(this.#used);
+  }
+
+  /** Endings of one length rest, and with them the shorter ones, which say still less. */
+  #distrust(index: number): void {
+    const trust = this.#sizes[index]!;
+    for (const other of this.#sizes.slice(index)) {
+      other.pause = Math.max(other.pause, trust.nextPause);
+      other.isDue = true;
+    }
     trust.nextPause = Math.min(longestPause, trust.nextPause * 2);
   }
 

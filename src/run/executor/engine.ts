@@ -24,6 +24,8 @@ export interface EngineOptions {
   readonly kvCacheConfig?: CacheConfig;
   /** Tokens are proposed and checked several at a time; default: none are. */
   readonly speculativeConfig?: NGramDecodingConfig;
+  /** Each token of a guided request takes a step of its own; default false: tokens that a grammar leaves no choice about are computed at once. */
+  readonly disableJumpAhead?: boolean;
   /** Each step waits for the one before it; default false: where the device allows it, a step is planned and started while the one before is computed. */
   readonly disableOverlapScheduler?: boolean;
   /** Steps whose statistics are kept; default 1000. */
@@ -89,7 +91,11 @@ export class Engine {
     this.#overlap = options.disableOverlapScheduler !== true;
     this.scheduler = new Scheduler(
       session.limits,
-      { ...options.schedulerConfig, speculativeConfig: options.speculativeConfig },
+      {
+        ...options.schedulerConfig,
+        speculativeConfig: options.speculativeConfig,
+        disableJumpAhead: options.disableJumpAhead,
+      },
       options.kvCacheConfig,
     );
     this.#intake = new Intake(this.scheduler, this.#log);
@@ -166,6 +172,7 @@ export class Engine {
     return {
       iterations: this.#log.read(),
       specDecodingStats: this.#log.specDecodingStats(),
+      jumpAheadStats: this.#log.jumpAheadStats(),
       requests: [...requests.values()].map(requestStats),
       kvCacheStats: blocks.stats(),
       numActiveRequests: running.length,

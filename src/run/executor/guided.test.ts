@@ -1,11 +1,12 @@
 // Guided decoding on a session whose tokens are as good as random: only the grammar makes sense of them.
 import { describe, expect, it } from 'vitest';
-import { FakeSession } from '../../../test/support/fake-session.ts';
+import { FakeSession, type FakeSessionOptions } from '../../../test/support/fake-session.ts';
 import { RequestError } from '../../base/errors.ts';
 import type { GuidedDecodingConfig } from '../decode/guided.ts';
 import type { GuidedDecodingParams, SamplingParams } from '../decode/sampling-params.ts';
 import { connectInThread } from './connect.ts';
 import { Executor } from './executor.ts';
+import type { ExecutorOptions } from './protocol.ts';
 
 const words = [
   '',
@@ -24,11 +25,11 @@ const words = [
 const end = 0;
 const config: GuidedDecodingConfig = { encodedVocab: words, vocabType: 'raw', stopTokenIds: [end] };
 
-async function open() {
-  const fake = new FakeSession({ vocabSize: words.length, maxSeqLen: 512 });
+async function open(options: Partial<ExecutorOptions> = {}, limits: FakeSessionOptions = {}) {
+  const fake = new FakeSession({ vocabSize: words.length, maxSeqLen: 512, ...limits });
   const session = { engineDir: 'none', target: 'reference' } as const;
   return await Executor.create(
-    { session, guidedDecodingConfig: config },
+    { session, guidedDecodingConfig: config, ...options },
     connectInThread(async () => fake),
   );
 }
@@ -103,6 +104,40 @@ describe('guided decoding', () => {
       const [json] = await say(executor, { jsonObject: true }, { seed });
       if (json!.finishReason === 'stop') expect(() => JSON.parse(json!.text)).not.toThrow();
     }
+  });
+
+  it('computes at once what grammars leave no choice about, with the tokens that come one by one', async () => {
+    const grammar = 'root ::= "first-" [a-c] "-then-name-and-size-" [0-9] ("-end-of-it" | "-false-end")';
+    const requests = [{ grammar }, { json: schema }, { regex: 'abcdef[0-9]{2}ghijkl' }].flatMap((guided) =>
+      [{ temperature: 1 }, { temperature: 0 }, { temperature: 1, logprobs: 2 }].flatMap((params) =>
+        [1, 2, 3, 4].map(
+          (seed) => [guided, { ...params, seed, maxTokens: 120, n: params.temperature === 1 ? 2 : 1 }] as const,
+        ),
+      ),
+    );
+    const run = async (options: Partial<ExecutorOptions>, limits: FakeSessionOptions) => {
+      const executor = await open(options, limits);
+      await using _ = executor;
+      const all = await Promise.all(requests.map(async ([guided, params]) => await say(executor, guided, params)));
+      const { jumpAheadStats, numIterations, specDecodingStats, numPreemptions } = await executor.statistics();
+      return { all, jumpAheadStats, numIterations, specDecodingStats, numPreemptions };
+    };
+    const oneByOne = await run({ disableJumpAhead: true }, {});
+    expect(oneByOne.jumpAheadStats).toEqual({ numForcedTokens: 0, numAcceptedTokens: 0, numJumps: 0 });
+    const jumping = await run({}, {});
+    expect(jumping.all).toEqual(oneByOne.all);
+    const { numForcedTokens, numAcceptedTokens, numJumps } = jumping.jumpAheadStats;
+    expect(numAcceptedTokens).toBeGreaterThan(2 * numJumps);
+    expect(numForcedTokens).toBeGreaterThanOrEqual(numAcceptedTokens);
+    expect(jumping.numIterations).toBeLessThan(oneByOne.numIterations * 0.8);
+    expect(jumping.specDecodingStats.numDraftTokens).toBe(0);
+    // Where blocks and rows are scarce as well.
+    const tight = await run(
+      { schedulerConfig: { capacitySchedulerPolicy: 'max_utilization' } },
+      { numBlocks: 44, maxNumTokens: 16, maxNumLogits: 10 },
+    );
+    expect(tight.all).toEqual(oneByOne.all);
+    expect(tight.numPreemptions).toBeGreaterThan(0);
   });
 
   it('ends a request alone whose grammar is none, with the reason', async () => {

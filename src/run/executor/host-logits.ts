@@ -1,9 +1,10 @@
 // The part of a step in which the host looks at the logits: processors change rows before they are sampled, log-probabilities and logits that requests asked for are read.
-// A step in which nobody asks for any of this never copies logits off the device.
+// A step in which nobody asks for any of this never copies logits off the device; grammars alone only mask them where they are.
 import { deserializeError, RequestError } from '../../base/errors.ts';
 import { logSumExp } from '../../kernels/sample/reference.ts';
 import { type TokenLogprobs, tokenLogprobs } from '../decode/logprobs.ts';
-import type { Session } from '../session/batch.ts';
+import type { RowMask, Session } from '../session/batch.ts';
+import { maskRow } from '../session/mask.ts';
 import type { LogitsTensor } from './outputs.ts';
 import type { ScheduledSequence, StepPlan } from './plan.ts';
 import type { Request } from './request.ts';
@@ -19,6 +20,23 @@ function wantsRows({ samples, promptFrom, promptTo }: ScheduledSequence): boolea
   if (promptTo > promptFrom) return true;
   for (let i = 0; i < samples.length; i++) if (samples[i]!.wantsRow) return true;
   return false;
+}
+
+/** What grammars allow in the step's rows; requests that have failed are left out. */
+function masksOf({ entries }: StepPlan, failures: ReadonlyMap<Request, unknown> | undefined): RowMask[] {
+  const masks: RowMask[] = [];
+  for (const { samples, numDrafts, firstSampleRow } of entries) {
+    for (let i = 0; i < samples.length; i++) {
+      const { guide, request } = samples[i]!;
+      if (guide === undefined || failures?.has(request)) continue;
+      // Proposals belong to a sequence that is alone in its entry.
+      for (let ahead = 0; ahead <= numDrafts; ahead++) {
+        const allowed = guide.allowed(ahead);
+        if (allowed !== undefined) masks.push({ row: firstSampleRow + i + ahead, allowed });
+      }
+    }
+  }
+  return masks;
 }
 
 export interface ExchangeOptions {
@@ -54,7 +72,13 @@ export class HostLogits {
     { ask, failures }: ExchangeOptions = {},
   ): Promise<HostLogits> {
     const width = session.limits.vocabSize;
-    if (!plan.entries.some(wantsRows)) return HostLogits.unseen(width);
+    if (!plan.entries.some(wantsRows)) {
+      const masks = masksOf(plan, failures);
+      if (masks.length > 0) await session.maskLogits(masks);
+      const unseen = HostLogits.unseen(width);
+      for (const [request, error] of failures ?? []) unseen.failures.set(request, error);
+      return unseen;
+    }
     const host = new HostLogits(await session.readLogits(), width);
     for (const [request, error] of failures ?? []) host.failures.set(request, error);
     if (ask !== undefined) await host.#askUser(plan, ask);
@@ -94,12 +118,8 @@ export class HostLogits {
   }
 
   /** Excludes what grammars do not allow. */
-  #guide({ entries }: StepPlan): void {
-    for (const { samples, firstSampleRow } of entries) {
-      samples.forEach(({ guide, request }, i) => {
-        if (guide !== undefined && !this.failures.has(request)) guide.mask(this.#own(firstSampleRow + i));
-      });
-    }
+  #guide(plan: StepPlan): void {
+    for (const { row, allowed } of masksOf(plan, this.failures)) maskRow(this.#own(row), allowed);
   }
 
   /** A row that may be changed: those as the model computed them are kept. */
@@ -148,8 +168,8 @@ export class HostLogits {
   #checkRows({ entries }: StepPlan): void {
     if (this.#changed === undefined) return;
     for (const { samples, firstSampleRow } of entries) {
-      samples.forEach(({ wantsRow, request }, i) => {
-        if (!wantsRow || request.beams !== undefined || this.failures.has(request)) return;
+      samples.forEach(({ wantsRow, guided, request }, i) => {
+        if (!(wantsRow || guided) || request.beams !== undefined || this.failures.has(request)) return;
         if (hasAny(this.changedRow(firstSampleRow + i)) || !hasAny(this.row(firstSampleRow + i)!)) return;
         const reason = 'no token is left to sample: biases, bad words, n-gram rules or a grammar exclude them all';
         this.failures.set(request, new RequestError(reason));

@@ -44,6 +44,7 @@ export type {
   ExecutorStatistics,
   InflightBatchingStats,
   IterationStats,
+  JumpAheadStats,
   RequestStage,
   RequestStats,
   SpecDecodingStats,

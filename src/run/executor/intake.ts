@@ -102,8 +102,9 @@ export class Intake {
   /** Proposals were checked: what the wrong ones left in the cache is forgotten. */
   #learn({ sequence, numDrafts }: ScheduledSequence, numAccepted: number): void {
     this.#scheduler.blocks.truncate(sequence.table, sequence.numTokens - 1);
-    sequence.drafter!.learn(numDrafts, numAccepted);
-    this.#log.drafted(numDrafts, numAccepted);
+    const drafter = sequence.drafter!;
+    drafter.learn(numDrafts, numAccepted);
+    this.#log.drafted(drafter.kind, numDrafts, numAccepted);
   }
 
   /** Takes in what a step computed for the beams of a request. */

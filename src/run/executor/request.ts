@@ -4,7 +4,7 @@ import { BeamSearch } from '../decode/beam-search.ts';
 import type { Guide } from '../decode/guided.ts';
 import { createLogitsProcessors, type LogitsProcessor, numEndings } from '../decode/logits.ts';
 import type { TokenLogprobs } from '../decode/logprobs.ts';
-import type { NGramDrafter } from '../decode/ngram.ts';
+import type { Drafter } from '../decode/ngram.ts';
 import { nextTopP, resolveSamplingParams } from '../decode/resolve.ts';
 import type { DecodingParams, SamplingParams } from '../decode/sampling-params.ts';
 import { BlockKeys } from '../kv/block-keys.ts';
@@ -178,10 +178,9 @@ export class Request {
     this.sequences = Array.from({ length: bestOf }, (_, index) => new Sequence(this, index, layout));
   }
 
-  /** Whether tokens may be proposed: each one's row has to be sampled as it is. */
+  /** Whether tokens may be proposed: each one's row has to be sampled as it is, or as its grammar allows. */
   get mayDraft(): boolean {
-    const { userProcessor, guidedDecoding, topPDecay } = this.data.params;
-    if (guidedDecoding !== undefined) return false;
+    const { userProcessor, topPDecay } = this.data.params;
     return (
       this.beams === undefined &&
       userProcessor === undefined &&
@@ -220,6 +219,8 @@ export class Sequence implements Content {
   readonly alone: readonly [Sequence];
   /** Whether the host looks at its row of logits. */
   readonly wantsRow: boolean;
+  /** Whether a grammar masks its row. */
+  readonly guided: boolean;
   /** Whether all that its tokens need is to be counted and passed on: no stop words, log-probabilities, logits. */
   readonly plain: boolean;
   /** Its parts of plans, in the generation phase. */
@@ -227,7 +228,7 @@ export class Sequence implements Content {
   /** What its grammar allows next. */
   guide: Guide | undefined;
   /** Proposes tokens. */
-  drafter: NGramDrafter | undefined;
+  drafter: Drafter | undefined;
   /** The plan that it was last part of. */
   planned = 0;
   readonly #decays: boolean;
@@ -247,10 +248,10 @@ export class Sequence implements Content {
       params.logprobs !== undefined ||
       params.returnGenerationLogits ||
       params.userProcessor !== undefined ||
-      params.guidedDecoding !== undefined ||
       request.beams !== undefined ||
       this.processors.length > 0;
-    this.plain = !this.wantsRow && params.stopWords.length === 0 && params.stopTokenIds.length === 0;
+    this.guided = params.guidedDecoding !== undefined;
+    this.plain = !this.wantsRow && !this.guided && params.stopWords.length === 0 && params.stopTokenIds.length === 0;
     this.keys = new BlockKeys(cacheSalt, layout.tokensPerBlock);
     const seed = BigInt.asUintN(64, params.seed + BigInt(index));
     this.seedLow = Number(seed & 0xffffffffn);
@@ -305,7 +306,7 @@ export class Sequence implements Content {
 
   /** Whether its next token can be planned before the last one is known: nobody looks at its row, and nothing of how it is sampled depends on what was sampled. */
   get foreseeable(): boolean {
-    return !this.wantsRow && (this.drafter === undefined || this.drafter.pauses) && !this.#decays;
+    return !this.wantsRow && !this.guided && (this.drafter === undefined || this.drafter.pauses) && !this.#decays;
   }
 
   /** All tokens it may have are there or being computed. */

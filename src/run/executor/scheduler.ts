@@ -1,6 +1,6 @@
 // Which sequences take part in the next step. A deterministic state machine: events come in (`add`, `append`, `finish`), `schedule` puts out the next step's plan.
 // No clock, no randomness, no device: the same events give the same plans, so it can be simulated. The tokens of a plan may arrive after the next plan is asked for.
-import { DraftRecord, type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
+import { type Drafter, DraftRecord, type NGramDecodingConfig, NGramDrafter } from '../decode/ngram.ts';
 import { BlockManager, type BlockManagerOptions } from '../kv/block-manager.ts';
 import { CacheLayout } from '../kv/layout.ts';
 import { PriorityQueue } from '../kv/queue.ts';
@@ -8,6 +8,7 @@ import type { SessionLimits } from '../session/batch.ts';
 import { beamsNeed, branch, isBeam, places } from './beam-group.ts';
 import { Capacity, type CapacitySchedulerPolicy } from './capacity.ts';
 import { type ContextChunkingPolicy, equalShare } from './chunking.ts';
+import { JumpAhead } from './guides.ts';
 import { PlanBuilder, type ScheduledSequence, type StepPlan } from './plan.ts';
 import { compareRank, Request, type RequestData, type Sequence } from './request.ts';
 
@@ -24,6 +25,7 @@ export interface SchedulerConfig {
 /** What the engine passes on besides. */
 export interface SchedulerOptions extends SchedulerConfig {
   readonly speculativeConfig?: NGramDecodingConfig | undefined;
+  readonly disableJumpAhead?: boolean | undefined;
 }
 
 /** What the cache does besides holding blocks. */
@@ -40,6 +42,7 @@ export class Scheduler {
   readonly #limits: SessionLimits;
   readonly #layout: CacheLayout;
   readonly #speculative: NGramDecodingConfig | undefined;
+  readonly #jumps: boolean;
   readonly #policy: CapacitySchedulerPolicy;
   readonly #capacity: Capacity;
   readonly #equal: boolean;
@@ -56,6 +59,7 @@ export class Scheduler {
   constructor(limits: SessionLimits, config: SchedulerOptions = {}, cache: CacheConfig = {}) {
     this.#limits = limits;
     this.#speculative = config.speculativeConfig;
+    this.#jumps = config.disableJumpAhead !== true;
     this.#policy = config.capacitySchedulerPolicy ?? 'guaranteed_no_evict';
     this.#chunk = config.contextChunkSize ?? limits.maxNumTokens;
     // So that every running sequence can have its one token and its one row of logits in every step.
@@ -75,10 +79,14 @@ export class Scheduler {
   add(data: RequestData): Request {
     const request = new Request(data, this.#order++, this.#layout);
     this.requests.set(data.requestId, request);
-    if (this.#speculative !== undefined && request.mayDraft)
-      for (const sequence of request.sequences) sequence.drafter = new NGramDrafter(this.#speculative, this.#drafts);
+    if (request.mayDraft) for (const sequence of request.sequences) sequence.drafter = this.#drafterFor(sequence);
     this.#wait(request.sequences[0]!);
     return request;
+  }
+
+  #drafterFor(sequence: Sequence): Drafter | undefined {
+    if (sequence.guided) return this.#jumps ? new JumpAhead(sequence) : undefined;
+    return this.#speculative === undefined ? undefined : new NGramDrafter(this.#speculative, this.#drafts);
   }
 
   /** A token was sampled. */

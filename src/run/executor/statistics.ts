@@ -1,5 +1,7 @@
 // Statistics of the engine's steps and of the requests in it, with TensorRT-LLM's field names (executor/types.h) in its JSON spelling. What a session does not know (memory of
 // the device) is left out rather than set to zero.
+
+import type { Drafter } from '../decode/ngram.ts';
 import type { KvCacheStats } from '../kv/stats.ts';
 import type { SessionLimits } from '../session/batch.ts';
 import type { StepPlan } from './plan.ts';
@@ -52,6 +54,15 @@ export interface SpecDecodingStats {
   readonly acceptanceLength: number;
 }
 
+/** How far grammars that left no choice spared steps. */
+export interface JumpAheadStats {
+  /** Tokens that were computed ahead, and those of them that came: the others spelled the same text in another way. */
+  readonly numForcedTokens: number;
+  readonly numAcceptedTokens: number;
+  /** How often a sequence had such tokens in a step. */
+  readonly numJumps: number;
+}
+
 /** TensorRT-LLM's names of a request's stages. */
 export type RequestStage = 'QUEUED' | 'CONTEXT_IN_PROGRESS' | 'GENERATION_IN_PROGRESS' | 'GENERATION_COMPLETE';
 
@@ -75,6 +86,7 @@ export interface ExecutorStatistics {
   readonly requests: readonly RequestStats[];
   readonly kvCacheStats: KvCacheStats;
   readonly specDecodingStats: SpecDecodingStats;
+  readonly jumpAheadStats: JumpAheadStats;
   readonly numActiveRequests: number;
   readonly numQueuedRequests: number;
   /** Since the start. */
@@ -134,7 +146,10 @@ export class IterationLog {
   #numCompleted = 0;
   #numDrafts = 0;
   #numAccepted = 0;
-  readonly #total = { numDraftTokens: 0, numAcceptedTokens: 0, numProposals: 0 };
+  readonly #total = {
+    ngram: { numDrafts: 0, numAccepted: 0, numProposals: 0 },
+    forced: { numDrafts: 0, numAccepted: 0, numProposals: 0 },
+  };
 
   constructor(limits: SessionLimits, capacity: number) {
     this.#limits = limits;
@@ -147,12 +162,13 @@ export class IterationLog {
   }
 
   /** In the step under way proposals were checked. */
-  drafted(numDrafts: number, numAccepted: number): void {
+  drafted(kind: Drafter['kind'], numDrafts: number, numAccepted: number): void {
     this.#numDrafts += numDrafts;
     this.#numAccepted += numAccepted;
-    this.#total.numDraftTokens += numDrafts;
-    this.#total.numAcceptedTokens += numAccepted;
-    this.#total.numProposals++;
+    const total = this.#total[kind];
+    total.numDrafts += numDrafts;
+    total.numAccepted += numAccepted;
+    total.numProposals++;
   }
 
   add({ entries, admitted, preempted }: StepPlan, scheduler: Scheduler, step: StepFacts): void {
@@ -213,13 +229,18 @@ export class IterationLog {
   }
 
   specDecodingStats(): SpecDecodingStats {
-    const { numDraftTokens, numAcceptedTokens, numProposals } = this.#total;
+    const { numDrafts, numAccepted, numProposals } = this.#total.ngram;
     return {
-      numDraftTokens,
-      numAcceptedTokens,
+      numDraftTokens: numDrafts,
+      numAcceptedTokens: numAccepted,
       numRequestsWithDraftTokens: numProposals,
-      acceptanceLength: numProposals === 0 ? 1 : 1 + numAcceptedTokens / numProposals,
+      acceptanceLength: numProposals === 0 ? 1 : 1 + numAccepted / numProposals,
     };
+  }
+
+  jumpAheadStats(): JumpAheadStats {
+    const { numDrafts, numAccepted, numProposals } = this.#total.forced;
+    return { numForcedTokens: numDrafts, numAcceptedTokens: numAccepted, numJumps: numProposals };
   }
 }
 

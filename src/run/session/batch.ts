@@ -88,6 +88,12 @@ export interface Samples {
   readonly logprobs: Float32Array;
 }
 
+/** What may be sampled in a row: a bit a token. */
+export interface RowMask {
+  readonly row: number;
+  readonly allowed: Int32Array;
+}
+
 /**
  * An engine opened on a device. A step is `forward` (the model, up to the logits) and then `sample`; between them the logits may be read or changed by the host.
  * Calls are made one after the other, but for `step`: the call after it may be made before it resolves.
@@ -106,6 +112,8 @@ export interface Session extends AsyncDisposable {
   readLogits(): Promise<Float32Array>;
   /** Replaces the L rows' logits on the device. */
   writeLogits(logits: Float32Array): Promise<void>;
+  /** Excludes tokens from rows of the logits on the device. */
+  maskLogits(masks: readonly RowMask[]): Promise<void>;
   /** Samples one token a logits row as `batch.sampling` says. */
   sample(times?: StepTimes): Promise<Samples>;
   /** `forward` and `sample` at once. The batch may not change before the step after it is given. */

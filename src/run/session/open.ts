@@ -6,7 +6,8 @@ import { TargetError } from '../../base/errors.ts';
 import { openEngine } from '../../compile/engine/read.ts';
 import { findTarget } from '../../targets/index.ts';
 import type { BlockCopies, Device, DeviceMemory, Program, ProgramMemory } from '../../targets/target.ts';
-import type { Batch, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
+import type { Batch, RowMask, Samples, Session, SessionLimits, StepTimes } from './batch.ts';
+import { maskRow } from './mask.ts';
 import type { SessionOptions } from './options.ts';
 import { groupsOf, hostPoolSize, poolSize } from './pool.ts';
 
@@ -177,6 +178,14 @@ class EngineSession implements OpenedSession {
 
   async writeLogits(logits: Float32Array): Promise<void> {
     await this.#program.overwrite('logits', logits);
+  }
+
+  async maskLogits(masks: readonly RowMask[]): Promise<void> {
+    const { vocabSize } = this.limits;
+    const inPlace = this.#program.view?.('logits');
+    const logits = inPlace ?? (await this.readLogits());
+    for (const { row, allowed } of masks) maskRow(logits.subarray(row * vocabSize, (row + 1) * vocabSize), allowed);
+    if (inPlace === undefined) await this.writeLogits(logits);
   }
 
   async sample(times?: StepTimes): Promise<Samples> {

@@ -238,6 +238,12 @@ export class CpuProgram implements Program {
     );
   }
 
+  view(output: string): Float32Array {
+    const { address, elements } = this.#output(output);
+    const { buffer, byteOffset } = this.#host.bytesAt(address, elements * 4);
+    return new Float32Array(buffer, byteOffset, elements);
+  }
+
   async overwrite(output: string, data: Float32Array): Promise<void> {
     const { buffer, byteOffset } = this.#host.bytesAt(this.#output(output).address, data.byteLength);
     new Float32Array(buffer, byteOffset, data.length).set(data);
