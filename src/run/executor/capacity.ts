@@ -44,6 +44,12 @@ export class Capacity {
     return windows ? sum + Math.max(0, inWindows - this.#blocks.numHeldInWindows) : sum;
   }
 
+  /** What `reserved` is now that `sequence`, the only one of its request, runs too; undefined: it has to be counted anew. */
+  reservedWith(reserved: number, sequence: Sequence): number | undefined {
+    if (this.#blocks.layout.windowed.length > 0 || isBeam(sequence)) return undefined;
+    return reserved + this.#blocks.neededInFull(sequence.table, this.#claim(sequence));
+  }
+
   /** What of a waiting sequence's tokens is in the cache, when it and all that the sequence may claim besides fit `numFree` blocks. */
   affordable(sequence: Sequence, numFree: number): PrefixMatch | undefined {
     const blocks = this.#blocks;

@@ -281,7 +281,8 @@ export class Scheduler {
       request.firstPlanned = false;
       plan.admitted.push(sequence);
       this.#context(plan, sequence, this.#share(plan, [sequence]));
-      reserved = undefined;
+      // Who joins alone changes nothing about the others.
+      reserved = request.sequences.length > 1 ? undefined : this.#capacity.reservedWith(reserved, sequence);
     }
   }
 

@@ -76,7 +76,7 @@ export class BlockManager {
 
   /** Tokens of a block that are known by content: they must not be written. */
   numKnown(block: BlockId): number {
-    return this.#device.node(block)?.tokens.length ?? 0;
+    return this.#device.node(block)?.numTokens ?? 0;
   }
 
   /** True when the next token goes into a block that another table holds too. */
@@ -310,7 +310,7 @@ export class BlockManager {
     const { places } = source;
     const alone = source.isAllOnDevice && places.every((place) => this.references(place as BlockId) === 1);
     const at = table.append();
-    if (alone && source.tokens.length === numTokens && source.isLeaf) {
+    if (alone && source.numTokens === numTokens && source.isLeaf) {
       table.ids.set(places, at);
       this.#store.drop(source);
       return;

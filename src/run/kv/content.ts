@@ -8,8 +8,10 @@ export class CachedBlock {
   /** Where they are, by group: see place.ts. */
   readonly places: number[];
   readonly key: number;
-  /** What it holds: as many as a block has, or fewer where a sequence ended. */
-  readonly tokens: Int32Array;
+  /** Tokens that it holds: as many as a block has, or fewer where a sequence ended. */
+  readonly numTokens: number;
+  /** Where the tree keeps them. */
+  readonly slot: number;
   /** undefined: it is a root, which has no blocks. */
   readonly parent: CachedBlock | undefined;
   priority = defaultPriority;
@@ -24,10 +26,11 @@ export class CachedBlock {
   /** Its own blocks on the device in those groups. */
   numResident = 0;
 
-  constructor(places: number[], key: number, tokens: Int32Array, parent: CachedBlock | undefined) {
+  constructor(places: number[], key: number, numTokens: number, slot: number, parent: CachedBlock | undefined) {
     this.places = places;
     this.key = key;
-    this.tokens = tokens;
+    this.numTokens = numTokens;
+    this.slot = slot;
     this.parent = parent;
   }
 
@@ -71,27 +74,55 @@ export class CachedBlock {
   }
 }
 
-function commonLength(held: Int32Array, tokens: Int32Array, from: number, most: number): number {
-  const length = Math.min(held.length, most);
-  let count = 0;
-  while (count < length && held[count] === tokens[from + count]) count++;
-  return count;
-}
-
 export class ContentTree {
   readonly #roots = new Map<string, CachedBlock>();
   readonly #tokensPerBlock: number;
+  /** The tokens of all nodes, a slot each: an array of their own would cost more than all else about a node. */
+  #tokens: Int32Array;
+  readonly #freeSlots: number[] = [];
+  #numSlots = 0;
   #numEmptied = 0;
 
   constructor(tokensPerBlock: number) {
     this.#tokensPerBlock = tokensPerBlock;
+    this.#tokens = new Int32Array(256 * tokensPerBlock);
+  }
+
+  /** What a node holds; valid until the tree changes. */
+  tokensOf({ slot, numTokens }: CachedBlock): Int32Array {
+    const start = slot * this.#tokensPerBlock;
+    return this.#tokens.subarray(start, start + numTokens);
+  }
+
+  /** How many tokens from `from` on a node holds, `most` at most. */
+  #commonLength({ slot, numTokens }: CachedBlock, tokens: Int32Array, from: number, most: number): number {
+    const held = this.#tokens;
+    const start = slot * this.#tokensPerBlock;
+    const length = Math.min(numTokens, most);
+    let count = 0;
+    while (count < length && held[start + count] === tokens[from + count]) count++;
+    return count;
+  }
+
+  /** Puts tokens [from, to) into a slot. */
+  #store(tokens: Int32Array, from: number, to: number): number {
+    const slot = this.#freeSlots.pop() ?? this.#numSlots++;
+    const start = slot * this.#tokensPerBlock;
+    if (start >= this.#tokens.length) {
+      const grown = new Int32Array(2 * this.#tokens.length);
+      grown.set(this.#tokens);
+      this.#tokens = grown;
+    }
+    const held = this.#tokens;
+    for (let i = from; i < to; i++) held[start + i - from] = tokens[i]!;
+    return slot;
   }
 
   /** The root of a scope, made when it is missing. */
   root(scope: string): CachedBlock {
     let root = this.#roots.get(scope);
     if (root === undefined) {
-      root = new CachedBlock([], scopeKey(scope), new Int32Array(0), undefined);
+      root = new CachedBlock([], scopeKey(scope), 0, 0, undefined);
       this.#roots.set(scope, root);
     }
     return root;
@@ -105,7 +136,7 @@ export class ContentTree {
   child(parent: CachedBlock, key: number, tokens: Int32Array, from: number): CachedBlock | 'taken' | undefined {
     const found = parent.child(key);
     if (found === undefined) return undefined;
-    return commonLength(found.tokens, tokens, from, this.#tokensPerBlock) === this.#tokensPerBlock ? found : 'taken';
+    return this.#commonLength(found, tokens, from, this.#tokensPerBlock) === this.#tokensPerBlock ? found : 'taken';
   }
 
   /** The child that shares most tokens with tokens [from, to), and how many; undefined when none shares any. */
@@ -118,9 +149,9 @@ export class ContentTree {
     let source: CachedBlock | undefined;
     let most = 0;
     for (const child of parent.children()) {
-      const common = commonLength(child.tokens, tokens, from, to - from);
+      const common = this.#commonLength(child, tokens, from, to - from);
       // Of equals the one that may be taken over whole.
-      if (common > most || (common === most && common > 0 && child.tokens.length < source!.tokens.length)) {
+      if (common > most || (common === most && common > 0 && child.numTokens < source!.numTokens)) {
         source = child;
         most = common;
       }
@@ -138,7 +169,7 @@ export class ContentTree {
     key = blockKey(parent.key, tokens, from, to),
   ): CachedBlock | undefined {
     if (parent.child(key) !== undefined) return undefined;
-    const child = new CachedBlock(places, key, tokens.slice(from, to), parent);
+    const child = new CachedBlock(places, key, to - from, this.#store(tokens, from, to), parent);
     parent.add(child);
     return child;
   }
@@ -147,6 +178,7 @@ export class ContentTree {
   remove(node: CachedBlock): void {
     const { parent } = node;
     parent!.remove(node);
+    this.#freeSlots.push(node.slot);
     // Scopes come and go with users: the roots of those that have no blocks any more are dropped now and then.
     if (parent!.parent !== undefined || !parent!.isLeaf || ++this.#numEmptied < 1024) return;
     this.#numEmptied = 0;

@@ -128,11 +128,11 @@ export class CacheStore {
     this.events.add({
       type: 'stored',
       parentHash: parent.parent === undefined ? null : parent.key,
-      blocks: added.map(({ key, tokens, priority }) => ({
-        blockHash: key,
-        tokenIds: Array.from(tokens),
+      blocks: added.map((node) => ({
+        blockHash: node.key,
+        tokenIds: Array.from(this.tree.tokensOf(node)),
         cacheLevel: 0,
-        priority,
+        priority: node.priority,
       })),
     });
   }
