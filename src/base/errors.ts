@@ -115,7 +115,7 @@ export function show(value: unknown): string {
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }
 
-/** The `limit` names nearest to `name` by edit distance, for "did you mean". */
+/** The `limit` names nearest to `name` for "did you mean": those that contain it, then by edit distance. */
 export function nearest(name: string, names: Iterable<string>, limit = 3): string[] {
   const distance = (a: string, b: string): number => {
     let row = Array.from({ length: b.length + 1 }, (_, i) => i);
@@ -130,8 +130,11 @@ export function nearest(name: string, names: Iterable<string>, limit = 3): strin
     return row[b.length]!;
   };
   return [...names]
-    .map((candidate) => ({ candidate, score: distance(name.toLowerCase(), candidate.toLowerCase()) }))
-    .sort((a, b) => a.score - b.score)
+    .map((candidate) => {
+      const [short, long] = [name.toLowerCase(), candidate.toLowerCase()];
+      return { candidate, holds: long.includes(short) ? 0 : 1, score: distance(short, long) };
+    })
+    .sort((a, b) => a.holds - b.holds || a.score - b.score)
     .slice(0, limit)
     .map(({ candidate }) => candidate);
 }

@@ -51,6 +51,11 @@ export interface SchedulerConfig {
   readonly contextChunkingPolicy?: (typeof contextChunkingPolicies)[number];
   /** Prompt tokens of one sequence in one step, at most. Default: as many as fit maxNumTokens. */
   readonly contextChunkSize?: number;
+  /**
+   * So many milliseconds of waiting count as much as the whole range of priorities: a request of priority 0 is served before those of priority 1 that arrive so much later, and never
+   * starves. 0: in order of arrival. Infinity: by priority alone. Default 60 000.
+   */
+  readonly priorityAgingMs?: number;
 }
 
 const targets = ['auto', 'cuda', 'cpu', 'reference'] as const;
@@ -155,6 +160,7 @@ const schedulerSchema = z.strictObject({
     z.enum(contextChunkingPolicies).optional(),
   ),
   contextChunkSize: count,
+  priorityAgingMs: z.number().nonnegative().or(z.literal(Number.POSITIVE_INFINITY)).optional(),
 });
 
 const quantSchema = z.strictObject({

@@ -6,7 +6,7 @@ import type { ExecutorOptions } from './protocol.ts';
 
 const policies: readonly CapacitySchedulerPolicy[] = ['guaranteed_no_evict', 'max_utilization', 'static_batch'];
 const chunkingPolicies: readonly ContextChunkingPolicy[] = ['first_come_first_served', 'equal_progress'];
-const schedulerFields = ['capacitySchedulerPolicy', 'contextChunkSize', 'contextChunkingPolicy'];
+const schedulerFields = ['capacitySchedulerPolicy', 'contextChunkSize', 'contextChunkingPolicy', 'priorityAgingMs'];
 
 function checkCount(where: string, value: number | undefined): void {
   if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
@@ -52,7 +52,13 @@ export function checkExecutorOptions({
         expected: nearest(field, schedulerFields).join(' or '),
       });
   }
-  const { capacitySchedulerPolicy, contextChunkingPolicy } = schedulerConfig;
+  const { capacitySchedulerPolicy, contextChunkingPolicy, priorityAgingMs } = schedulerConfig;
+  if (priorityAgingMs !== undefined && !(typeof priorityAgingMs === 'number' && priorityAgingMs >= 0))
+    throw new UsageError('not a time', {
+      where: 'schedulerConfig.priorityAgingMs',
+      expected: 'milliseconds ≥ 0, or Infinity',
+      got: show(priorityAgingMs),
+    });
   checkPolicy('capacitySchedulerPolicy', policies, capacitySchedulerPolicy);
   checkPolicy('contextChunkingPolicy', chunkingPolicies, contextChunkingPolicy);
 }

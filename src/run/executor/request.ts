@@ -19,7 +19,7 @@ import type { GenerationEntry } from './plan.ts';
 export interface RequestOptions {
   readonly promptTokenIds: readonly number[] | Int32Array;
   readonly samplingParams?: SamplingParams;
-  /** From 0 to 1; greater is served first. Default 0.5. */
+  /** From 0 to 1; greater is served first, but for who has waited much longer (`SchedulerConfig.priorityAgingMs`). Default 0.5. */
   readonly priority?: number;
   /** Aborting it cancels the request: reading on throws the signal's reason. */
   readonly signal?: AbortSignal;
@@ -149,11 +149,16 @@ export interface PendingToken {
   readonly logits: Float32Array | undefined;
 }
 
+/** See `SchedulerConfig.priorityAgingMs`. */
+export const defaultPriorityAgingMs = 60_000;
+
 /** A request in the engine. Its sequences are scheduled one by one, as if each were a request, but share the prompt's blocks. */
 export class Request {
   readonly data: RequestData;
-  /** Arrival rank: breaks ties of priority. */
+  /** Number by arrival. */
   readonly order: number;
+  /** When it would have arrived with priority 0: earlier is served first, so that nobody waits for ever. The same for all where priority alone counts. */
+  readonly rank: number;
   readonly sequences: readonly Sequence[];
   /** The prompt is computed and the held sequences are let go. */
   promptDone = false;
@@ -169,9 +174,10 @@ export class Request {
   firstTokenTime: number | undefined;
   firstIter: number | undefined;
 
-  constructor(data: RequestData, order: number, layout: CacheLayout) {
+  constructor(data: RequestData, order: number, layout: CacheLayout, agingMs: number = defaultPriorityAgingMs) {
     this.data = data;
     this.order = order;
+    this.rank = agingMs === Number.POSITIVE_INFINITY ? 0 : data.arrivalTime - data.priority * agingMs;
     const { beam, bestOf, maxTokens } = data.params;
     this.wantsPromptLogits = data.params.returnContextLogits || data.params.promptLogprobs !== undefined;
     this.beams = beam === undefined ? undefined : new BeamSearch(beam, maxTokens, numEndings(data.params));
@@ -346,9 +352,7 @@ export class Sequence implements Content {
 /** The search of a request, with what is told of each token. */
 export type Beams = BeamSearch<PendingToken>;
 
-/** Who goes first: greater priority, then earlier arrival, then lower index. Negative when `a` does. */
-export function compareRank(a: Sequence, b: Sequence): number {
-  const byPriority = b.request.data.priority - a.request.data.priority;
-  if (byPriority !== 0) return byPriority;
-  return a.request.order - b.request.order || a.index - b.index;
+/** Who goes first: who has waited longer, priority counted as waiting, then greater priority, then earlier arrival, then lower index. Negative when `a` does. */
+export function compareRank({ request: a, index }: Sequence, { request: b, index: other }: Sequence): number {
+  return a.rank - b.rank || b.data.priority - a.data.priority || a.order - b.order || index - other;
 }

@@ -1,4 +1,5 @@
 // The scheduler by itself: plans read as text, no session.
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { SamplingParams } from '../decode/sampling-params.ts';
 import { PriorityQueue } from '../kv/queue.ts';
@@ -55,6 +56,86 @@ function describePlan({ entries }: StepPlan): string {
     `${sequence.request.data.requestId}.${sequence.index}[${start},${start + count})${'*'.repeat(samples.length)}`;
   return entries.map(part).join(' ');
 }
+
+/** Steps of 10 ms with a request of low priority at the beginning and more of high priority in each step than can be served: who was admitted, in order, with its arrival. */
+function underLoad(
+  low: { priority: number },
+  high: readonly { priority: number; tokens: number }[],
+  config: SchedulerConfig,
+) {
+  const roomy = { ...limits, maxBatchSize: 2, numBlocks: 32 };
+  const scheduler = new Scheduler(roomy, config, { enableBlockReuse: false });
+  const admitted: { requestId: number; arrival: number; priority: number }[] = [];
+  let numAdded = 0;
+  const add = (arrival: number, priority: number, maxTokens: number): void => {
+    const { params, ...rest } = checkRequest(
+      { promptTokenIds: [1, 2, 3], samplingParams: { maxTokens }, priority },
+      roomy,
+    );
+    scheduler.add({ requestId: numAdded++, ...rest, params: { ...params, seed: 0n }, arrivalTime: arrival });
+  };
+  add(0, low.priority, 4);
+  for (let step = 0; step < 1500; step++) {
+    const now = step * 10;
+    const { priority, tokens } = high[step % high.length]!;
+    add(now, priority, tokens);
+    const plan = scheduler.schedule(now);
+    for (const { request } of plan.admitted) {
+      const { requestId, arrivalTime } = request.data;
+      admitted.push({ requestId, arrival: arrivalTime, priority: request.data.priority });
+    }
+    for (const sequence of plan.entries.flatMap(({ samples }) => samples)) {
+      scheduler.append(sequence, 1);
+      if (sequence.numGenerated === sequence.request.data.params.maxTokens) scheduler.finish(sequence);
+    }
+  }
+  return { admitted, numAdded };
+}
+
+describe('priorities', () => {
+  const between = (min: number, max: number) => fc.double({ min, max, noNaN: true });
+  const loads = fc.record({
+    low: fc.record({ priority: between(0, 0.4) }),
+    high: fc.array(fc.record({ priority: between(0.5, 1), tokens: fc.integer({ min: 3, max: 8 }) }), {
+      minLength: 1,
+      maxLength: 20,
+    }),
+    priorityAgingMs: fc.integer({ min: 0, max: 3000 }),
+  });
+
+  it('nobody starves: a request is passed only by those that arrive within what their priority is worth', () => {
+    fc.assert(
+      fc.property(loads, ({ low, high, priorityAgingMs }) => {
+        const { admitted, numAdded } = underLoad(low, high, { priorityAgingMs });
+        // More came than could be served.
+        expect(admitted.length).toBeLessThan(numAdded * 0.9);
+        const at = admitted.findIndex(({ requestId }) => requestId === 0);
+        expect(at).toBeGreaterThanOrEqual(0);
+        for (const { arrival, priority } of admitted.slice(0, at))
+          expect(arrival).toBeLessThanOrEqual((priority - low.priority) * priorityAgingMs);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('counts alone where aging is infinite: then a low one starves under such a load', () => {
+    const scheduler = new Scheduler({ ...limits, maxBatchSize: 1 }, { priorityAgingMs: Infinity });
+    const { params, ...rest } = checkRequest({ promptTokenIds: [1], samplingParams: { maxTokens: 2 } }, limits);
+    const add = (requestId: number, priority: number): void => {
+      const data = { requestId, ...rest, params: { ...params, seed: 0n }, arrivalTime: requestId };
+      scheduler.add({ ...data, priority });
+    };
+    add(0, 0.1);
+    for (let id = 1; id < 500; id++) {
+      add(id, 0.9);
+      for (const sequence of scheduler.schedule(id).entries.flatMap(({ samples }) => samples)) {
+        expect(sequence.request.data.requestId).not.toBe(0);
+        scheduler.append(sequence, 1);
+        if (sequence.numGenerated === 2) scheduler.finish(sequence);
+      }
+    }
+  });
+});
 
 describe('Scheduler', () => {
   it('cuts prompts to fit the step, generation first', () => {

@@ -20,6 +20,11 @@ export interface SchedulerConfig {
   readonly contextChunkSize?: number;
   /** How prompts share the tokens of a step; default 'first_come_first_served'. */
   readonly contextChunkingPolicy?: ContextChunkingPolicy;
+  /**
+   * So many milliseconds of waiting count as much as the whole range of priorities: a request of priority 0 is served before those of priority 1 that arrive so much later, and never
+   * starves. 0: in order of arrival. Infinity: by priority alone. Default 60 000.
+   */
+  readonly priorityAgingMs?: number;
 }
 
 /** What the engine passes on besides. */
@@ -48,6 +53,7 @@ export class Scheduler {
   readonly #equal: boolean;
   readonly #chunk: number;
   readonly #maxRunning: number;
+  readonly #agingMs: number | undefined;
   readonly #drafts = new DraftRecord();
   /** Sequences that run, and beams that will when their prompt is computed. */
   #numPlaces = 0;
@@ -59,6 +65,7 @@ export class Scheduler {
   constructor(limits: SessionLimits, config: SchedulerOptions = {}, cache: CacheConfig = {}) {
     this.#limits = limits;
     this.#speculative = config.speculativeConfig;
+    this.#agingMs = config.priorityAgingMs;
     this.#jumps = config.disableJumpAhead !== true;
     this.#policy = config.capacitySchedulerPolicy ?? 'guaranteed_no_evict';
     this.#chunk = config.contextChunkSize ?? limits.maxNumTokens;
@@ -77,7 +84,7 @@ export class Scheduler {
 
   /** A request arrives; `checkRequest` has seen it. */
   add(data: RequestData): Request {
-    const request = new Request(data, this.#order++, this.#layout);
+    const request = new Request(data, this.#order++, this.#layout, this.#agingMs);
     this.requests.set(data.requestId, request);
     if (request.mayDraft) for (const sequence of request.sequences) sequence.drafter = this.#drafterFor(sequence);
     this.#wait(request.sequences[0]!);
