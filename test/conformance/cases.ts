@@ -457,16 +457,18 @@ export function attentionCases(c: CaseBuilder, tokensPerBlock: number): void {
   });
 }
 
+const fusedShapes: readonly (readonly [n: number, k: number])[] = [
+  [64, 64],
+  [264, 520],
+  [96, 4096],
+  [1032, 1160],
+  [33, 65],
+];
+
 /** Products that norm what they read, gate or add what was there before. */
-export function fusedMatmulCases(c: CaseBuilder, rows: readonly number[]): void {
+export function fusedMatmulCases(c: CaseBuilder, rows: readonly number[], shapes = fusedShapes): void {
   for (const m of rows) {
-    for (const [n, k] of [
-      [64, 64],
-      [264, 520],
-      [96, 4096],
-      [1032, 1160],
-      [33, 65],
-    ] as const) {
+    for (const [n, k] of shapes) {
       const label = `${m}x${k}x${n}`;
       const { dtype } = c;
       // A row of its own size each, so that a norm of the wrong row is seen.

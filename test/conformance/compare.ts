@@ -48,9 +48,10 @@ export async function compute(
   made: Conformance,
   tokensPerBlock: number,
   times?: Map<Phase, Float64Array>,
+  adapt: (plan: Plan) => Plan = (plan) => plan,
 ): Promise<Map<string, Float32Array | Int32Array>> {
   const { graph, weights, inputs } = made;
-  const plan = planOf(made, target, tokensPerBlock);
+  const plan = adapt(planOf(made, target, tokensPerBlock));
   await using device = await target.open();
   await using program = await device.load({
     plan,
@@ -73,11 +74,16 @@ export async function compute(
 
 const references = new WeakMap<Conformance, ReturnType<typeof compute>>();
 
-/** Outputs that differ by more than they may, with by how much. */
-export async function differences(target: Target, made: Conformance, tokensPerBlock: number): Promise<string[]> {
+/** Outputs that differ by more than they may, with by how much. `adapt` chooses other kernels for the target's plan. */
+export async function differences(
+  target: Target,
+  made: Conformance,
+  tokensPerBlock: number,
+  adapt?: (plan: Plan) => Plan,
+): Promise<string[]> {
   if (!references.has(made)) references.set(made, compute(referenceTarget, made, tokensPerBlock));
   const expected = await references.get(made)!;
-  const results = await compute(target, made, tokensPerBlock);
+  const results = await compute(target, made, tokensPerBlock, undefined, adapt);
   return [...expected].flatMap(([name, values]) => {
     const got = results.get(name)!;
     const list = Array.from(values);

@@ -14,12 +14,8 @@ import {
 import { ropeCacheLaunch } from '../../src/kernels/attention/cuda-rope.ts';
 import { type CudaArch, type CudaKernel, cudaArchFlag, cudaStub } from '../../src/kernels/cuda-kernel.ts';
 import { copyBlocksLaunch, gatherLaunch } from '../../src/kernels/gather/cuda.ts';
-import {
-  type MatmulProblem,
-  matmulCandidates,
-  matmulKernel,
-  normsWhileReading,
-} from '../../src/kernels/matmul/cuda.ts';
+import { type MatmulProblem, matmulKernel, normsWhileReading } from '../../src/kernels/matmul/cuda.ts';
+import { matmulCandidates } from '../../src/kernels/matmul/cuda-candidates.ts';
 import { expertsConfig, expertsLaunches, routeLaunch } from '../../src/kernels/moe/cuda.ts';
 import { normLaunch } from '../../src/kernels/norm/cuda.ts';
 import { pointwiseLaunch } from '../../src/kernels/pointwise/cuda.ts';
