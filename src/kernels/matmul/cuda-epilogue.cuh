@@ -54,21 +54,22 @@ TYPERT_DEVICE void quadTranspose(u32 (&w)[4]) {
   }
 }
 
+// What is added to 8 of a row's 32 columns from `col`; zeros where nothing is.
+template <class T>
+TYPERT_DEVICE uint4 residualOf(const MatmulOut<T>& out, i32 row, i32 col, i32 m, i32 n) {
+  const i32 mine = col + (threadIdx.x & 3) * 8;
+  if (!out.residual || row >= m || mine >= n) return make_uint4(0, 0, 0, 0);
+  return *reinterpret_cast<const uint4*>(out.residual + i64(row) * out.ldr + mine);
+}
+
 // One row's 32 columns from `col`, held by a quad as matrix fragments (lane t: columns 8j + 2t and 8j + 2t + 1), stored 16 bytes a lane.
 template <class T, bool Gated, Act A>
-TYPERT_DEVICE void finishRow32(const MatmulOut<T>& out, const float (&sums)[8], const float (&ups)[8], i32 row, i32 col,
-                               i32 m, i32 n) {
+TYPERT_DEVICE void finishRow32(const MatmulOut<T>& out, const float (&sums)[8], const float (&ups)[8], uint4 added, i32 row,
+                               i32 col, i32 m, i32 n) {
   const i32 t = threadIdx.x & 3;
   const i32 mine = col + t * 8;
-  const bool inside = row < m && mine < n;
-  u32 residual[4] = {0, 0, 0, 0};
-  if (out.residual) {
-    if (inside) {
-      const uint4 r = *reinterpret_cast<const uint4*>(out.residual + i64(row) * out.ldr + mine);
-      residual[0] = r.x, residual[1] = r.y, residual[2] = r.z, residual[3] = r.w;
-    }
-    quadTranspose(residual);
-  }
+  u32 residual[4] = {added.x, added.y, added.z, added.w};
+  if (out.residual) quadTranspose(residual);
   u32 words[4];
 #pragma unroll
   for (i32 j = 0; j < 4; j++) {
@@ -79,30 +80,41 @@ TYPERT_DEVICE void finishRow32(const MatmulOut<T>& out, const float (&sums)[8], 
     words[j] = Number<T>::pack(a, b);
   }
   quadTranspose(words);
-  if (inside)
+  if (row < m && mine < n)
     *reinterpret_cast<uint4*>(out.y + i64(row) * out.ldy + mine) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 // A warp's accumulators of 16 rows × Columns physical columns, as m16n8 fragments (or wgmma's, which are the same): stores rows `rows[0]` and `rows[1]`.
 template <class T, bool Gated, Act A, i32 Columns>
 TYPERT_DEVICE void finishFragments(const MatmulOut<T>& out, const float* acc, const i32 (&rows)[2], i32 col, i32 m, i32 n) {
-  constexpr i32 step = Gated ? 64 : 32;
+  constexpr i32 step = Gated ? 64 : 32, pieces = Columns / step;
   static_assert(Columns % step == 0);
+  // The residual may be where y is, so that no load passes a store by itself: several are brought at a time, for one latency.
+  constexpr i32 ahead = pieces < 4 ? pieces : 4;
 #pragma unroll
-  for (i32 c = 0; c < Columns / step; c++) {
+  for (i32 c0 = 0; c0 < pieces; c0 += ahead) {
+    uint4 added[ahead][2];
 #pragma unroll
-    for (i32 half = 0; half < 2; half++) {
-      float sums[8], ups[8];
+    for (i32 c = 0; c < ahead && c0 + c < pieces; c++) {
 #pragma unroll
-      for (i32 j = 0; j < 4; j++) {
-        const i32 block = Gated ? c * 8 + 2 * j : c * 4 + j;
+      for (i32 half = 0; half < 2; half++) added[c][half] = residualOf(out, rows[half], col + (c0 + c) * 32, m, n);
+    }
 #pragma unroll
-        for (i32 e = 0; e < 2; e++) {
-          sums[2 * j + e] = acc[block * 4 + half * 2 + e];
-          ups[2 * j + e] = Gated ? acc[(block + 1) * 4 + half * 2 + e] : 0.f;
+    for (i32 c = 0; c < ahead && c0 + c < pieces; c++) {
+#pragma unroll
+      for (i32 half = 0; half < 2; half++) {
+        float sums[8], ups[8];
+#pragma unroll
+        for (i32 j = 0; j < 4; j++) {
+          const i32 block = Gated ? (c0 + c) * 8 + 2 * j : (c0 + c) * 4 + j;
+#pragma unroll
+          for (i32 e = 0; e < 2; e++) {
+            sums[2 * j + e] = acc[block * 4 + half * 2 + e];
+            ups[2 * j + e] = Gated ? acc[(block + 1) * 4 + half * 2 + e] : 0.f;
+          }
         }
+        finishRow32<T, Gated, A>(out, sums, ups, added[c][half], rows[half], col + (c0 + c) * 32, m, n);
       }
-      finishRow32<T, Gated, A>(out, sums, ups, rows[half], col + c * 32, m, n);
     }
   }
 }

@@ -1,7 +1,8 @@
 // Plain data of CUDA products: every candidate fits the device, covers the problem and has a name of its own.
 import { describe, expect, test } from 'vitest';
 import type { CudaArch } from '../cuda-kernel.ts';
-import { type MatmulProblem, matmulCandidates, matmulKernel, matmulLaunch, matmulSharedBytes } from './cuda.ts';
+import { type MatmulProblem, matmulKernel, matmulLaunch, matmulSharedBytes } from './cuda.ts';
+import { matmulCandidates } from './cuda-candidates.ts';
 
 const archs: readonly CudaArch[] = [
   { sm: 80, multiprocessors: 108, maxSharedBytes: 166912 },

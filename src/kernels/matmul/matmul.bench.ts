@@ -7,11 +7,11 @@ import {
   isVectorised,
   type MatmulConfig,
   type MatmulProblem,
-  matmulCandidates,
   matmulKernel,
   matmulLaunch,
   matmulWorkspace,
 } from './cuda.ts';
+import { matmulCandidates } from './cuda-candidates.ts';
 
 const h = new Harness();
 const label = (config: MatmulConfig): string =>

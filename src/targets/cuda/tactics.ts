@@ -9,7 +9,8 @@ import {
 } from '../../kernels/attention/cuda.ts';
 import type { CudaArch, CudaKernel } from '../../kernels/cuda-kernel.ts';
 import type { LtConfig } from '../../kernels/matmul/cublaslt.ts';
-import { type MatmulConfig, type MatmulProblem, matmulCandidates, matmulKernel } from '../../kernels/matmul/cuda.ts';
+import { type MatmulConfig, type MatmulProblem, matmulKernel } from '../../kernels/matmul/cuda.ts';
+import { matmulCandidates } from '../../kernels/matmul/cuda-candidates.ts';
 import type { Plan, Tactic } from '../plan.ts';
 
 /** Something that several configs can compute. */

@@ -92,11 +92,25 @@ TYPERT_DEVICE void loadBox2Multicast(void* shared, const TensorMap* map, u64* ba
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "h"(blocks), "l"(hint)
       : "memory");
 }
+TYPERT_DEVICE void loadBox3(void* shared, const TensorMap* map, u64* barrier, i32 x, i32 y, i32 z, u64 hint) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(sharedAddress(shared)),
+      "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "l"(hint)
+      : "memory");
+}
 TYPERT_DEVICE void loadBox4(void* shared, const TensorMap* map, u64* barrier, i32 x, i32 y, i32 z, i32 w, u64 hint) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
       "[%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(sharedAddress(shared)),
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "l"(hint)
+      : "memory");
+}
+TYPERT_DEVICE void loadBox5(void* shared, const TensorMap* map, u64* barrier, i32 x, i32 y, i32 z, i32 w, i32 v, u64 hint) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(sharedAddress(shared)),
+      "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(hint)
       : "memory");
 }
 TYPERT_DEVICE void loadBox4Multicast(void* shared, const TensorMap* map, u64* barrier, i32 x, i32 y, i32 z, i32 w,
