@@ -1,6 +1,6 @@
 // Whole steps of a model's shape on the GPU with random weights: decode at several batch sizes, prompts of several lengths, each as a share of its floor
 // (bytes at the read rate, products at the matrix rate, both measured in the same run).
-// node bench/cuda-steps.ts [llama-3-8b|qwen3-0.6b] [--decode]   (--decode: no prompts)
+// node bench/cuda-steps.ts [llama-3-8b|qwen3-0.6b] [--decode] [--prompts] [--tune]   (--decode: no prompts, --prompts: nothing else)
 
 import { compile } from '../src/compile/build.ts';
 import { Harness } from '../src/targets/cuda/harness.bench.ts';
@@ -16,12 +16,17 @@ const read = await h.readCeiling();
 const rate = await h.productCeiling();
 console.log(`${name}: read ${(read / 1e12).toFixed(3)} TB/s, product ${(rate / 1e12).toFixed(1)} TFLOP/s`);
 const maxSeqLen = 9216;
-const { plan } = compile(describedCheckpoint(name), cudaTarget, {
+const compiled = compile(describedCheckpoint(name), cudaTarget, {
   dtype: 'bfloat16',
   maxSeqLen,
   maxNumTokens: 8192,
   maxBatchSize: 256,
 });
+// Tactics timed as a build does, cuBLASLt's among them; else the heuristics'.
+const prepared = process.argv.includes('--tune')
+  ? await cudaTarget.prepare!(compiled.plan, { progress: () => {} })
+  : { plan: compiled.plan, tensors: new Map<string, Uint8Array>() };
+const { plan } = prepared;
 const largest = Math.max(
   ...plan.tensors
     .filter((t) => t.storage.kind === 'weight')
@@ -40,6 +45,8 @@ await using program: Program = await device.load({
   plan,
   numBlocks,
   readWeight: (key) => {
+    const kernel = prepared.tensors.get(key);
+    if (kernel !== undefined) return kernel;
     const tensor = sizes.get(key)!;
     const count = tensor.shape.reduce<number>((a, b) => a * (b as number), 1);
     return new Uint8Array(noise.buffer, 0, count * (tensor.dtype === 'float32' ? 4 : 2));
@@ -101,7 +108,7 @@ for (const [requests, past, fresh] of [
   [1, 0, 2048],
   [1, 0, 8192],
 ] as const) {
-  if (fresh > 1 && process.argv.includes('--decode')) continue;
+  if (process.argv.includes(fresh > 1 ? '--decode' : '--prompts')) continue;
   const token = new Int32Array(requests);
   for (let i = 0; i < 3; i++) await step(requests, past, fresh);
   await program.read('token', token);

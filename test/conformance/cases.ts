@@ -515,6 +515,7 @@ export function ropeAttentionCases(c: CaseBuilder, tokensPerBlock: number): void
     { numHeads: 88, numKvHeads: 8, dim: 48, softcap: 5, sinks: true, rotary: 0 },
     { numHeads: 4, numKvHeads: 2, dim: 64, norm: 'rms' },
     { numHeads: 2, numKvHeads: 2, dim: 5 },
+    { numHeads: 8, numKvHeads: 4, dim: 64, interleaved: true, norm: 'layer' },
   ] as const;
   shapes.forEach((shape, layer) => {
     const { numHeads, numKvHeads, dim } = shape;

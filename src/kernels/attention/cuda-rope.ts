@@ -14,6 +14,13 @@ export interface RopeCacheProblem {
   readonly tokensPerBlock: number;
 }
 
+/** True when whole heads are rotated and lie in 16-byte pieces; steps of few tokens want the blocks that the other kernel has more of. */
+function rotatesVectors({ dtype, attrs, tokens, ldq, ldk, ldv, ldy }: RopeCacheProblem): boolean {
+  const { headDim, valueDim, rope } = attrs;
+  const whole = [64, 128, 256].includes(headDim) && rope?.rotaryDim === headDim;
+  return dtype !== 'float32' && tokens >= 64 && whole && [valueDim, ldq, ldk, ldv, ldy].every((size) => size % 8 === 0);
+}
+
 /** Buffers: q, k, v, positions, slots, y, cache, and where the attributes ask for them qNorm, kNorm, frequencies (float32). */
 export function ropeCacheLaunch(problem: RopeCacheProblem): CudaLaunch {
   const { dtype, attrs, tokens } = problem;
@@ -24,13 +31,15 @@ export function ropeCacheLaunch(problem: RopeCacheProblem): CudaLaunch {
   const pointer = (buffer: string, there = true): CudaArg => (there ? { kind: 'pointer', buffer } : { kind: 'null' });
   const int = (value: number): CudaArg => ({ kind: 'i32', value });
   const float = (value: number): CudaArg => ({ kind: 'f32', value });
+  const vectors = rotatesVectors(problem);
+  const prefix = vectors ? 'rope_cache_vectors' : 'rope_cache';
   return {
     kernel: {
-      name: symbolName('rope_cache', type, dim, ...parts),
+      name: symbolName(prefix, type, dim, ...parts),
       include: 'attention/cuda-rope.cuh',
-      type: `RopeCache<${type}, ${dim}, HeadNorm::${parts[0]}, Rope::${parts[1]}>`,
+      type: `RopeCache${vectors ? 'Vectors' : ''}<${type}, ${dim}, HeadNorm::${parts[0]}, Rope::${parts[1]}>`,
     },
-    grid: [tokens, Math.ceil((numHeads + 2 * numKvHeads) / 4), 1],
+    grid: [tokens, vectors ? 1 : Math.ceil((numHeads + 2 * numKvHeads) / 4), 1],
     threads: 128,
     sharedBytes: 0,
     overlap: true,
