@@ -116,6 +116,22 @@ describe('SamplingParams', () => {
     });
   }
 
+  it("have all the fields of TensorRT-LLM's SamplingParams, in camelCase", () => {
+    const theirs =
+      'end_id pad_id max_tokens bad bad_token_ids stop stop_token_ids include_stop_str_in_output embedding_bias logits_processor apply_batched_logits_processor n best_of use_beam_search ' +
+      'top_k top_p top_p_min top_p_reset_ids top_p_decay seed temperature min_tokens beam_search_diversity_rate repetition_penalty presence_penalty frequency_penalty length_penalty ' +
+      'early_stopping no_repeat_ngram_size min_p beam_width_array logprobs prompt_logprobs return_context_logits return_generation_logits exclude_input_from_output return_encoder_output ' +
+      'return_perf_metrics additional_model_outputs lookahead_config guided_decoding ignore_eos detokenize add_special_tokens truncate_prompt_tokens skip_special_tokens ' +
+      'spaces_between_special_tokens prompt_ignore_length';
+    for (const name of theirs.split(' ')) {
+      const ours = name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+      expect(Object.keys(rules)).toContain(ours);
+    }
+    // What is known and not built is refused, and nothing else.
+    const unbuilt = Object.entries(rules).flatMap(([field, { unsupported }]) => (unsupported ? [field] : []));
+    expect(unbuilt.sort()).toEqual(['additionalModelOutputs', 'lookaheadConfig', 'returnEncoderOutput']);
+  });
+
   it('refuse beams and sampling together', () => {
     const refused: [SamplingParams, string][] = [
       [{ lengthPenalty: 1 }, 'samplingParams.lengthPenalty: only for beam search'],

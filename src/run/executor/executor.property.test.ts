@@ -35,6 +35,9 @@ function requestData(requestId: number, job: Job, limits: SessionLimits): Reques
   return { requestId, ...rest, params: { ...params, seed: params.seed ?? 0n }, arrivalTime: 0 };
 }
 
+/** What happened over all runs: requests that came or were cancelled, parts of steps, places of the cache that were written (each is checked). */
+let numEvents = 0;
+
 /** Runs jobs to the end; each one's tokens by sequence, and how it ended. */
 async function runJobs(
   jobs: readonly Job[],
@@ -45,6 +48,7 @@ async function runJobs(
 ) {
   // Nobody may write what another holds, or what is known by content.
   const onWrite = (block: number, offset: number): void => {
+    numEvents++;
     const { blocks } = engine.scheduler;
     if (blocks.references(block as BlockId) !== 1) {
       // Only those who begin with the prompt that is being computed hold its last block already.
@@ -84,6 +88,7 @@ async function runJobs(
   let busy = true;
   for (let step = 0; busy || step <= lastEvent; step++) {
     jobs.forEach((job, id) => {
+      if (job.arrival === step || job.cancel === step) numEvents++;
       if (job.arrival === step) engine.post({ type: 'enqueue', request: requestData(id, job, session.limits) });
       if (job.cancel === step) engine.post({ type: 'cancel', requestId: id });
     });
@@ -445,5 +450,9 @@ describe('64 requests that come and go', () => {
     }));
     const { session } = await runJobs(all, { numBlocks: 512, maxBatchSize: 8, maxNumTokens: 32 }, {});
     expect(session.most).toEqual({ tokens: 32, requests: 8, logits: 8 });
+  });
+
+  it('did so over more than 100,000 random events', () => {
+    expect(numEvents).toBeGreaterThan(100_000);
   });
 });
