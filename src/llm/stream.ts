@@ -127,18 +127,21 @@ class Sequence {
     const { params } = this.#context;
     const [all, entries, parts] = [this.tokenIds, this.#logprobs, this.#logits];
     const [from, count, numParts] = [this.#tokensRead, all.length, parts.length];
+    let tokenIds: number[] | undefined;
     // What grows is copied when it is looked at, so that a stream costs no more than its deltas.
     const output: StreamedCompletionOutput = {
       index: this.index,
       text: this.#text,
       textDelta: this.#text.slice(this.#textRead),
-      tokenIds: [],
+      get tokenIds() {
+        tokenIds ??= all.slice(0, count);
+        return tokenIds;
+      },
       tokenIdsDelta: all.slice(from),
       cumulativeLogprob: this.#cumulative,
       finishReason: this.#finishReason,
       stopReason: this.#stopReason,
     };
-    lazy(output, 'tokenIds', () => all.slice(0, count));
     if (params.logprobs !== undefined) lazy(output, 'logprobs', () => entries.slice(0, count));
     if (params.returnGenerationLogits)
       lazy(output, 'generationLogits', () => (numParts === 0 ? undefined : concatLogits(parts.slice(0, numParts))));

@@ -66,21 +66,24 @@ export function generate(job: Job): AsyncGenerator<StreamedRequestOutput, void, 
   // A stream that nobody has begun to read runs no `finally`: the signal alone tells of its end.
   const cancelled = (): void => end('cancelled');
   either.addEventListener('abort', cancelled, { once: true });
+  const count = (output: StreamedRequestOutput): void => {
+    promptTokens = output.promptTokenIds.length;
+    let tokens = 0;
+    for (const { tokenIdsDelta } of output.outputs) tokens += tokenIdsDelta.length;
+    if (tokens === 0) return;
+    const now = performance.now();
+    if (firstToken === undefined) {
+      firstToken = now;
+      observer?.firstToken?.(model.name, now - started);
+    } else observer?.tokens?.(model.name, tokens, now - last);
+    last = now;
+    completionTokens += tokens;
+  };
   async function* read(): AsyncGenerator<StreamedRequestOutput, void, undefined> {
     let outcome: Outcome = 'cancelled';
     try {
       for await (const output of stream) {
-        promptTokens = output.promptTokenIds.length;
-        const count = output.outputs.reduce((sum, { tokenIdsDelta }) => sum + tokenIdsDelta.length, 0);
-        if (count > 0) {
-          const now = performance.now();
-          if (firstToken === undefined) {
-            firstToken = now;
-            observer?.firstToken?.(model.name, now - started);
-          } else observer?.tokens?.(model.name, count, now - last);
-          last = now;
-          completionTokens += count;
-        }
+        count(output);
         if (output.finished) outcome = output.outputs[0]?.finishReason ?? 'stop';
         if (!late) yield output;
         else if (output.finished) yield { ...output, outputs: output.outputs.map(asNew) };
@@ -106,11 +109,22 @@ function asNew(output: StreamedCompletionOutput): StreamedCompletionOutput {
 }
 
 /** Several streams as one, whichever is first; each with its number. Leaving it leaves all. */
-export async function* merge<T>(streams: readonly AsyncGenerator<T, void, undefined>[]): AsyncGenerator<[number, T]> {
-  if (streams.length === 1) {
-    for await (const value of streams[0]!) yield [0, value];
-    return;
-  }
+export function merge<T>(streams: readonly AsyncGenerator<T, void, undefined>[]): AsyncIterable<[number, T]> {
+  // A generator around a single one would add a third to what a token costs on its way.
+  return streams.length === 1 ? numbered(streams[0]!) : race(streams);
+}
+
+function numbered<T>(stream: AsyncGenerator<T, void, undefined>): AsyncIterable<[number, T]> {
+  const tell = ({ done, value }: IteratorResult<T, void>): IteratorResult<[number, T], void> =>
+    done ? { done, value: undefined } : { done: false, value: [0, value as T] };
+  const iterator = {
+    next: () => stream.next().then(tell),
+    return: () => stream.return().then(tell),
+  };
+  return { [Symbol.asyncIterator]: () => iterator };
+}
+
+async function* race<T>(streams: readonly AsyncGenerator<T, void, undefined>[]): AsyncGenerator<[number, T]> {
   const next = (at: number) =>
     streams[at]!.next().then((result): { at: number; result: IteratorResult<T, void> } => ({ at, result }));
   const waiting = new Map(streams.map((_, at) => [at, next(at)]));

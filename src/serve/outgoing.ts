@@ -2,16 +2,34 @@
 import type { ServerResponse } from 'node:http';
 import type { TextSource } from './sse.ts';
 
+/**
+ * Writes a piece of the body; false when the reader is behind. `ServerResponse.write` makes four buffers of a chunk and gathers them a tick later; a chunk that is framed here (RFC 9112,
+ * section 7.1) is one text that goes to the socket at once, at half the cost. A pipelined response that waits for the one before it has no socket yet and is left to Node.
+ */
+function writePiece(outgoing: ServerResponse, piece: string): boolean {
+  const { socket } = outgoing;
+  if (socket === null || !outgoing.chunkedEncoding || outgoing.req.method === 'HEAD') return outgoing.write(piece);
+  if (piece === '') return true;
+  return socket.write(`${Buffer.byteLength(piece).toString(16)}\r\n${piece}\r\n`);
+}
+
+function isBehind(outgoing: ServerResponse): boolean {
+  return outgoing.writableNeedDrain || (outgoing.socket?.writableNeedDrain ?? false);
+}
+
 /** Resolves when the response can take more, or is gone. */
 function drained(outgoing: ServerResponse): Promise<void> {
+  const { socket } = outgoing;
   return new Promise((resolve) => {
     const done = (): void => {
       outgoing.off('drain', done);
       outgoing.off('close', done);
+      socket?.off('drain', done);
       resolve();
     };
     outgoing.on('drain', done);
     outgoing.on('close', done);
+    socket?.on('drain', done);
   });
 }
 
@@ -35,12 +53,12 @@ export async function writeSource(
     keepAlive === undefined
       ? undefined
       : setInterval(() => {
-          if (!outgoing.writableNeedDrain) outgoing.write(keepAlive);
+          if (!isBehind(outgoing)) writePiece(outgoing, keepAlive);
         }, keepAliveMs);
   try {
     for await (const piece of pieces) {
       timer?.refresh();
-      if (!outgoing.write(piece)) await drained(outgoing);
+      if (!writePiece(outgoing, piece)) await drained(outgoing);
       if (outgoing.destroyed) return;
     }
     outgoing.end();

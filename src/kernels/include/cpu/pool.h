@@ -6,7 +6,8 @@
 #include "include/cpu/launch.h"
 #include "include/cpu/threads.h"
 
-enum { SPIN_BARRIER = 8000, SPIN_IDLE = 6000 };
+// Spinning threads hold a core that others may want: where threads were kept waiting lately, they give it back early.
+enum { SPIN_BARRIER = 8000, SPIN_CONTENDED = 500, SPIN_IDLE = 6000 };
 
 typedef struct {
   _Alignas(64) _Atomic uint32_t value;
@@ -20,7 +21,9 @@ typedef struct pool {
   _Alignas(64) _Atomic int32_t claimed;
   _Atomic int64_t slept; // nanoseconds that threads slept at barriers of this step
   _Alignas(64) int32_t count;
-  int64_t alone_until;   // nanoseconds of the clock
+  int64_t contended_until; // nanoseconds of the clock
+  int64_t alone_until;
+  int32_t spins;         // at a barrier of this step
   int32_t stop;
   const launch *launches;
   int32_t launch_count;
@@ -65,7 +68,7 @@ static void barrier(const worker *w) {
     atomic_store_explicit(&p->claimed, 0, memory_order_relaxed);
     gate_open(&p->phase);
   } else {
-    const int64_t slept = gate_wait(&p->phase, phase, SPIN_BARRIER);
+    const int64_t slept = gate_wait(&p->phase, phase, p->spins);
     if (slept > 0) atomic_fetch_add_explicit(&p->slept, slept, memory_order_relaxed);
 #ifdef __wasm__
     // Closed within a step: another thread has trapped and will never come.

@@ -17,12 +17,14 @@ EXPORT void typert_step(pool *p, const launch *launches, int32_t count, const in
     walk(p, 0, 1);
   } else {
     atomic_store_explicit(&p->slept, 0, memory_order_relaxed);
+    p->spins = begin < p->contended_until ? SPIN_CONTENDED : SPIN_BARRIER;
     gate_open(&p->job);
     walk(p, 0, p->count);
-    // Where other programs hold a core, its thread stands in a queue at every barrier and the others with it: one thread is then quicker than
-    // all. They are tried again after a while.
+    // Where other programs hold a core, its thread stands in a queue at every barrier and the others with it. Spinning then takes from those who would let it go on; and where
+    // all but one thread's worth of a step is waiting, one thread is quicker than all. They are tried again after a while.
     const int64_t took = nanoseconds() - begin, slept = atomic_load(&p->slept);
-    if (slept > took / 3 && slept > 500000) p->alone_until = begin + took + min_of(max_of(took * 16, 50000000), 300000000);
+    if (slept > took / 16) p->contended_until = begin + took + 100000000;
+    if (slept > (p->count - 1) * took / 4 * 3 && slept > 500000) p->alone_until = begin + took + min_of(max_of(took * 16, 50000000), 300000000);
   }
 #ifdef __x86_64__
   _mm_setcsr(control);
