@@ -48,13 +48,20 @@ export const allSets: readonly GpuSet[] = [
   ]),
 ];
 
-/** Every kernel family in few shapes. Tuned kernels of products take part where n and k are whole vectors. */
+/** Columns and k: tiles cut off at both ends; and so many weight rows that persistent blocks take several tiles of them. */
+const fewRows = [
+  [264, 520],
+  [528, 1152],
+] as const;
+const manyRows = [...fewRows, [2144, 320]] as const;
+
+/** Every kernel family in few shapes. */
 export const fewSets: readonly GpuSet[] = [
   over16('elements', pointCases),
   over16('plain products', (c) => matmulCases(c, [1, 27])),
-  over16('fused products of few rows', (c) => fusedMatmulCases(c, [3], [[264, 520]])),
-  over16('fused products of 13 rows', (c) => fusedMatmulCases(c, [13], [[264, 520]])),
-  over16('fused products of 150 rows', (c) => fusedMatmulCases(c, [150], [[264, 520]])),
+  over16('fused products of few rows', (c) => fusedMatmulCases(c, [3], manyRows)),
+  over16('fused products of 13 rows', (c) => fusedMatmulCases(c, [13], manyRows)),
+  over16('fused products of 150 rows', (c) => fusedMatmulCases(c, [150], fewRows)),
   over16('experts', moeCases),
   over16('sampling', sampleCases),
   over16('attention', (c) => attentionCases(c, 16)),
@@ -74,7 +81,8 @@ function kindOf(config: OwnConfig): string {
   const { kind } = config;
   const split = 'splits' in config && config.splits > 1;
   const wide = ('warpgroups' in config && config.warpgroups > 1) || ('cluster' in config && config.cluster > 1);
-  return `${kind} ${split} ${wide}`;
+  const rows = 'rowTiles' in config && kind === 'stream' ? config.rowTiles : '';
+  return `${kind} ${split} ${wide} ${rows}`;
 }
 
 function kindsOf(problem: TacticProblem, arch: CudaArch): OwnConfig[] {

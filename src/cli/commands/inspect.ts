@@ -10,7 +10,7 @@ import { type MemoryReport, memoryReport } from '../../compile/report.ts';
 import { openCheckpoint } from '../../define/checkpoint/open.ts';
 import { printDot, printGraph, printMermaid } from '../../define/graph/print.ts';
 import { openSession } from '../../run/session/open.ts';
-import { findTarget } from '../../targets/index.ts';
+import { findTarget, targetNamed } from '../../targets/index.ts';
 import { cacheDTypeOf, type Plan } from '../../targets/plan.ts';
 import type { Target } from '../../targets/target.ts';
 import {
@@ -80,7 +80,7 @@ function inspectEngine(engine: Engine, flags: Flags): string {
       remedy: 'Give the checkpoint it was built from; --plan shows an engine’s launches',
     });
   }
-  const memory = memoryReport(plan, findTarget(config.build_config.target), engine.weightBytes);
+  const memory = memoryReport(plan, targetNamed(config.build_config.target), engine.weightBytes);
   if (flags.json) return `${JSON.stringify({ config, memory, ...(flags.plan ? { plan } : {}) }, null, 2)}\n`;
   if (flags.plan) return printPlan(plan);
   if (flags.memory) return printMemory(memory, plan);
@@ -132,7 +132,8 @@ async function inspect(model: string, flags: Flags): Promise<void> {
   }
   const { loadFormat = 'auto' } = flags;
   using checkpoint = await openCheckpoint(path, { cacheDir: readEnv().cacheDir, loadFormat });
-  const target = findTarget(flags.target);
+  // Compiling needs no device.
+  const target = flags.target === 'auto' ? findTarget('auto') : targetNamed(flags.target);
   const compiled = compile(checkpoint, target, toBuildConfig(flags));
   const weights = [...checkpoint.tensors.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   process.stdout.write(inspectCompiled(compiled, weights, flags, target));

@@ -113,9 +113,12 @@ function estimate(config: MatmulConfig, problem: MatmulProblem, arch: CudaArch):
     case 'small': {
       const { rowTiles, warps, unroll, splits } = config;
       const blocks = ceilDiv(physical, rowTiles * 16) * splits;
-      // Two row tiles in eight warps where there are rows or k enough, else one in sixteen; meeting of splits costs some microseconds.
+      // Two row tiles in eight warps where there are rows or k enough, else one in sixteen, with more in flight where multiprocessors are idle; meeting of
+      // splits costs some microseconds.
       const wide = ceilDiv(physical, 32) >= 1.3 * sms;
-      const wanted = wide || k >= 8192 ? [2, 8, 4] : [1, 16, 2];
+      const narrow = ceilDiv(physical, 16) < sms;
+      const head = wide && k <= 2048 && ceilDiv(physical, 16) >= 32 * sms;
+      const wanted = head ? [1, 8, 2] : wide || k >= 8192 ? [2, 8, 4] : [1, 16, narrow ? 8 : 2];
       const distance = [rowTiles, warps, unroll].reduce((sum, v, i) => sum + Math.abs(Math.log2(v / wanted[i]!)), 0);
       const idle = Math.max(1, (0.3 * sms) / blocks);
       return (m > 8 && hopper ? 5 : 0) + distance * 0.1 + idle + Math.log2(splits) * 2;
@@ -124,7 +127,7 @@ function estimate(config: MatmulConfig, problem: MatmulProblem, arch: CudaArch):
       const { rowTiles } = config;
       const tiles = ceilDiv(physical, rowTiles * 16);
       // Fewer rows than multiprocessors can take sixteen at a time leave some without work: splits of k pay there.
-      if (ceilDiv(physical, 16) < sms) return 3;
+      if (ceilDiv(physical, 16) < sms) return m <= 8 ? 3 : 0.9 + 0.02 * rowTiles;
       return waves(tiles, sms) - 0.5 + 0.1 / rowTiles;
     }
     case 'swap': {
@@ -134,16 +137,19 @@ function estimate(config: MatmulConfig, problem: MatmulProblem, arch: CudaArch):
       // A multiprocessor without a block costs half of what it could bring: the others get its share of the memory's rate.
       const fill = count <= sms ? (1 + sms / count) / 2 : Math.max(1.05, waves(count, sms * blocks) * 0.95);
       const slow =
-        (config.tokens === 128 && warpgroups === 1 ? (many ? 0.2 : 0.05) : 0) + (many && blocks === 1 ? 0.1 : 0);
-      const shape = slow + splits * 0.05 + blocks * 0.02;
-      return (m <= 8 ? 10 : m <= 128 ? 0 : m <= 256 ? 2 : 10) + fill + shape;
+        (config.tokens === 128 && warpgroups === 1 ? (m > 128 ? 0.6 : many ? 0.2 : 0.05) : 0) +
+        (many && blocks === 1 ? 0.1 : 0);
+      const shape =
+        slow + splits * 0.05 + (splits > 4 ? 0.6 : 0) + (k <= 1024 ? (splits - 1) * 0.6 : 0) + blocks * 0.02;
+      return (m <= 8 ? 10 : m <= 128 ? 0 : m <= 256 ? 2 : 3) + fill + shape;
     }
     case 'wgmma': {
       const { bn, cluster } = config;
       const count = ceilDiv(m, 128 * cluster) * cluster * ceilDiv(physical, bn);
       const work = (waves(count, sms) * count * 128 * bn) / (m * physical);
       const overhead = bn === 256 ? 1 : bn === 192 ? 1.06 : 1.12;
-      const kind = m <= 128 ? 5 : m <= 256 && count < 0.6 * sms ? 5 : 0;
+      const few = count < (m <= 256 ? (k <= 1024 ? 0.4 : 0.6) : m <= 512 ? 0.3 : 0) * sms;
+      const kind = m <= 128 ? (count >= 3 * sms ? -1 : 5) : few ? 5 : 0;
       return kind + work * overhead + (cluster === 2 ? (m >= 2048 ? -0.02 : 0.02) : 0);
     }
     case 'tile': {
