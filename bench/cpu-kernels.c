@@ -1,5 +1,5 @@
 // Products and matrix-vector products of the CPU target beside what the machine can do at most, measured in turns in the same run. Compiled and
-// started by cpu.mjs; a line of JSON a figure.
+// started by kernels.mjs; a line of JSON a figure.
 #include "matmul/cpu.c"
 #include <stdio.h>
 

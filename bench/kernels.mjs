@@ -1,4 +1,4 @@
-// The CPU target: kernels as a share of the machine's ceilings, then a model: `npm run bench cpu [checkpoint or GGUF]`.
+// The CPU's kernels in GB/s and GOP/s, as shares of the machine's ceilings measured in turns with them, then steps of a model: `npm run bench kernels [checkpoint or GGUF]`.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
