@@ -1,11 +1,12 @@
 // y = x · weightᵀ + bias. A chunk is a group of the weight's panels for a block of rows of x.
 #include "include/cpu/pool.h"
+#include "matmul/amx.h"
 #include "matmul/exact-tile.h"
 #include "matmul/quant-tile.h"
 
 enum { MATMUL_X, MATMUL_WEIGHT, MATMUL_BIAS, MATMUL_Y };
 /// Rows of x that a chunk holds, and what their number is a multiple of: the tiles of both kinds.
-enum { MATMUL_ROWS = QUANT_ROWS, MATMUL_STEP = 12 };
+enum { MATMUL_ROWS = QUANT_ROWS, MATMUL_STEP = HAS_AMX ? 48 : 12 };
 _Static_assert(MATMUL_ROWS % MATMUL_STEP == 0 && MATMUL_STEP % BYTE_TILE == 0 && MATMUL_STEP % TILE_ROWS == 0, "chunks are whole tiles");
 
 /// Up to so many numbers each thread makes whole numbers of them for itself: that is quicker than to share the work and wait for each other.
@@ -35,6 +36,21 @@ INLINE char *quantise_rows(const int f, const worker *w, const tensor *x, int64_
   return slots;
 }
 
+#if HAS_AMX
+/// The rows of x as sums of two numbers in bfloat16.
+INLINE char *split_rows(const worker *w, const tensor *x, int64_t m, int64_t k) {
+  const int64_t rows = ceil_div(m, AMX_ROWS) * AMX_ROWS, step = chunk_size(w, rows, 4);
+  for (int64_t c = claim(w); c * step < rows; c = claim(w)) {
+    for (int64_t i = c * step; i < min_of(rows, (c + 1) * step); i++) {
+      char *to = w->scratch + i / AMX_ROWS * split_tile(k) + i % AMX_ROWS * SPLIT_COLUMNS * 2;
+      for (int64_t at = 0; at < k; at += SPLIT_COLUMNS, to += SPLIT_BYTES) split_row(i < m ? row_of(x, i) + at : NULL, k - at, to);
+    }
+  }
+  barrier(w);
+  return w->scratch;
+}
+#endif
+
 /// `exact`: activations stay floats where the weights are quantised.
 INLINE void matmul(const launch *l, const worker *w, const int format, const int exact) {
   const tensor *x = &l->args[MATMUL_X], *weight = &l->args[MATMUL_WEIGHT], *y = &l->args[MATMUL_Y];
@@ -43,6 +59,9 @@ INLINE void matmul(const launch *l, const worker *w, const int format, const int
   const int64_t width = weight_block(format), bytes = weight_block_bytes(format, k);
   matmul_local *local = (matmul_local *)w->local;
   char *slots = is_quant(format) && !exact ? quantise_rows(format, w, x, m, k) : NULL;
+#if HAS_AMX
+  if (format == W_BF16 && amx_allowed && m >= AMX_LEAST) slots = split_rows(w, x, m, k);
+#endif
   const int64_t groups = ceil_div(n, width), blocks = ceil_div(m, MATMUL_ROWS);
   const int64_t rows_each = ceil_div(ceil_div(m, blocks), MATMUL_STEP) * MATMUL_STEP;
   for (span part = claim_span(w, groups * blocks); part.begin < part.end;) {
@@ -57,6 +76,12 @@ INLINE void matmul(const launch *l, const worker *w, const int format, const int
       to[i] = row_of(y, begin + i) + at;
     }
     const char *block_at = weight->data + g * bytes;
+#if HAS_AMX
+    if (format == W_BF16 && slots != NULL) {
+      amx_group(&local->room.floats, rows, slots + begin / AMX_ROWS * split_tile(k), block_at, to, k, columns, add);
+      continue;
+    }
+#endif
     if (!is_quant(format)) {
       float_group(format, &local->room.floats, rows, from, block_at, to, k, columns, add);
     } else if (exact) {

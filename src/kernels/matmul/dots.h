@@ -55,16 +55,21 @@ INLINE vi dot_words(vi sum, vi weights, vi x) {
   vi products;
   __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+" REGISTER(sum), "=&" REGISTER(products) : REGISTER(weights), REGISTER(x));
   return sum;
-#elif defined(__wasm_simd128__)
-  typedef int16_t words __attribute__((vector_size(16)));
-  return sum + (vi)__builtin_wasm_dot_s_i32x4_i16x8((words)weights, (words)x);
 #elif defined(__SSE2__)
   return sum + (vi)_mm_madd_epi16((__m128i)weights, (__m128i)x);
 #elif defined(__wasm_simd128__)
   return sum + (vi)__builtin_wasm_dot_s_i32x4_i16x8((vw)weights, (vw)x);
+#elif defined(__aarch64__)
+  const int16x8_t w = (int16x8_t)weights, v = (int16x8_t)x;
+  return sum + (vi)vpaddq_s32(vmull_s16(vget_low_s16(w), vget_low_s16(v)), vmull_high_s16(w, v));
 #else
   return sum + (weights << 16 >> 16) * (x << 16 >> 16) + (weights >> 16) * (x >> 16);
 #endif
+}
+/// As two `dot_words` of the registers of a quad, and what its neighbours' products with each other add: (x0 + w1) · (x1 + w0) is
+/// x0 · w0 + x1 · w1 + x0 · x1 + w0 · w1, of which the last two are known beforehand, of a row and of the weight (Winograd's inner product).
+INLINE vi dot_folded(vi sum, const vi *weights, const vi *x) {
+  return dot_words(sum, (vi)((vw)weights[1] + (vw)x[0]), (vi)((vw)weights[0] + (vw)x[1]));
 }
 /// Both 16-bit sums of a lane together.
 INLINE vi join_pairs(vi sums) {

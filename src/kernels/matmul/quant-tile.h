@@ -2,85 +2,37 @@
 // rows share a run of groups that is laid open once: numbers as the dot product takes them, scales and shifts as floats.
 #ifndef TYPERT_CPU_QUANT_TILE_H
 #define TYPERT_CPU_QUANT_TILE_H
-#include "matmul/dots.h"
+#include "matmul/open-groups.h"
 #include "matmul/tile.h"
 
-/// Registers of VL rows × 4 columns that a pair of panels is, and those of a tile.
-enum { PAIR_REGS = PAIR / VL };
-#if defined(__aarch64__)
-enum { TILE_REGS = 4 };
-#else
-enum { TILE_REGS = 2 };
-#endif
-/// Rows that read the weights as they are stored; groups that are laid open together; bytes asked for ahead of their use.
-enum { DIRECT_ROWS = 2, OPEN_GROUPS = 8, QUANT_PREFETCH = 8192 };
-
-/// A group laid open: [8 quads][1, or 2 of words][registers], then the scales and the second factors of all rows.
-INLINE int64_t open_numbers(const int f) { return PAIR * GROUP_COLUMNS * number_bytes(f); }
-INLINE int64_t open_bytes(const int f) { return open_numbers(f) + PAIR * 8; }
+/// Rows that read the weights as they are stored; bytes asked for ahead of their use.
+enum { DIRECT_ROWS = 2, QUANT_PREFETCH = 8192 };
+/// Rows whose sums the registers hold beside what they are made of; folded products need more of these.
+enum { ROWS_MOST = VL >= 8 ? 6 : 4, ROWS_FOLDED = VL >= 8 ? 3 : 2 };
+INLINE int rows_at_once(const int f) { return folds(f) ? ROWS_FOLDED : ROWS_MOST; }
 
 /// What a thread works in: a run of open groups, and sums of all rows of a chunk.
-enum { OPEN_MOST = OPEN_GROUPS * (PAIR * GROUP_COLUMNS * 2 + PAIR * 8), QUANT_ROWS = 144 };
+enum { OPEN_MOST = OPEN_GROUPS * (PAIR * GROUP_COLUMNS * 2 + PAIR * 12), QUANT_ROWS = 144 };
 typedef struct {
   _Alignas(64) char open[OPEN_MOST];
   _Alignas(64) float sums[QUANT_ROWS * PAIR];
 } quant_room;
 
-INLINE void lay_open(const int f, const char *pair, int64_t g, char *to) {
-  const int regs = dot_way(f) == BY_WORDS ? 2 : 1;
-  const char *group = pair + group_offset(f, g);
-#pragma GCC unroll 8
-  for (int quad = 0; quad < 8; quad++) {
-#pragma GCC unroll 8
-    for (int y = 0; y < PAIR_REGS; y++) {
-      vi numbers[2];
-      numbers_of(f, group, y, quad, numbers);
-      for (int r = 0; r < regs; r++) *(vi *)(to + ((quad * regs + r) * PAIR_REGS + y) * VL * 4) = numbers[r];
-    }
-  }
-  float *scales = (float *)(to + open_numbers(f));
-  for (int y = 0; y < PAIR_REGS; y++) {
-    vf scale, second;
-    scales_of(f, pair, g, y, &scale, &second);
-    store(scales + y * VL, scale);
-    store(scales + PAIR + y * VL, second);
-  }
-}
-
-INLINE float number_at(const char *p) {
-  float number;
-  memcpy(&number, p, 4);
-  return number;
-}
-INLINE vi start_at(const char *p) {
-  int32_t bits;
-  memcpy(&bits, p, 4);
-  return set_i(bits);
-}
-
-/// sums of a row's group, `sum`, to its total: times the scales of both; `after` is what stands behind the numbers of the slot, for row i of it.
-INLINE vf add_group(const int f, vf total, vi sum, vf scale, vf second, const char *after, int rows) {
-  if (dot_way(f) == BY_PAIRS) sum = join_pairs(sum);
-  total += to_float(sum) * (scale * set(number_at(after)));
-  if (has_minimum(f)) total += second * set(number_at(after + rows * 8));
-  return total;
-}
-
-/// Rows × TILE_REGS registers over a run of open groups; `sums` [rows][PAIR] goes on. It stays in memory: the sums of a group need the registers.
-INLINE void open_tile(const int f, const int rows, const char *x, const char *open, int64_t groups, float *sums) {
+/// Rows × TILE_REGS registers over a run of open groups: the first rows of a slot of `of`, from `x` on, whose scales and sums are at `after`. `sums`
+/// [rows][PAIR] goes on; it stays in memory, since the sums of a group need the registers.
+INLINE void open_tile(const int f, const int rows, int64_t of, const char *x, const char *after, const char *open, int64_t groups, float *sums) {
   const int way = dot_way(f), regs = way == BY_WORDS ? 2 : 1, parts = f == W_Q6_K ? 2 : 1, quads = 8 / parts;
-  const int64_t slot = slot_bytes(f, rows);
-  for (int64_t g = 0; g < groups; g++, x += slot, open += open_bytes(f)) {
-    const char *after = x + rows * GROUP_COLUMNS * number_bytes(f);
+  const int64_t slot = slot_bytes(f, of);
+  for (int64_t g = 0; g < groups; g++, x += slot, after += slot, open += open_bytes(f)) {
     const float *scales = (const float *)(open + open_numbers(f));
 #pragma GCC unroll 2
     for (int part = 0; part < parts; part++) {
-      vi sum[BYTE_TILE][TILE_REGS];
+      vi sum[ROWS_MOST][TILE_REGS];
 #pragma GCC unroll 6
       for (int i = 0; i < rows; i++) {
-        const vi start = start_at(after + (rows * (part + 1) + i) * 4);
+        const vi start = start_at(after + (of * (folds(f) ? 3 : part + 1) + i) * 4);
 #pragma GCC unroll 4
-        for (int y = 0; y < TILE_REGS; y++) sum[i][y] = start;
+        for (int y = 0; y < TILE_REGS; y++) sum[i][y] = folds(f) ? start + (vi)load(scales + 2 * TILE_LANES + y * VL) : start;
       }
 #pragma GCC unroll 8
       for (int quad = part * quads; quad < (part + 1) * quads; quad++) {
@@ -88,15 +40,15 @@ INLINE void open_tile(const int f, const int rows, const char *x, const char *op
 #pragma GCC unroll 4
         for (int y = 0; y < TILE_REGS; y++)
           for (int r = 0; r < regs; r++) {
-            numbers[y][r] = *(const vi *)(open + ((quad * regs + r) * PAIR_REGS + y) * VL * 4);
+            numbers[y][r] = *(const vi *)(open + ((quad * regs + r) * TILE_REGS + y) * VL * 4);
             keep(&numbers[y][r]);
           }
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
           vi four[2];
-          four_numbers(way, x + (quad * rows + i) * 4 * number_bytes(f), four);
+          four_numbers(way, x + (i * 8 + quad) * 4 * number_bytes(f), four);
 #pragma GCC unroll 4
-          for (int y = 0; y < TILE_REGS; y++) sum[i][y] = dot(way, sum[i][y], numbers[y], four);
+          for (int y = 0; y < TILE_REGS; y++) sum[i][y] = folds(f) ? dot_folded(sum[i][y], numbers[y], four) : dot(way, sum[i][y], numbers[y], four);
         }
       }
       // Totals are not to be loaded before here.
@@ -106,7 +58,8 @@ INLINE void open_tile(const int f, const int rows, const char *x, const char *op
 #pragma GCC unroll 4
         for (int y = 0; y < TILE_REGS; y++) {
           float *total = sums + i * PAIR + y * VL;
-          store(total, add_group(f, load(total), sum[i][y], load(scales + part * PAIR + y * VL), load(scales + PAIR + y * VL), after + i * 4, rows));
+          const vf second = load(scales + TILE_LANES + y * VL);
+          store(total, add_group(f, load(total), sum[i][y], part == 0 ? load(scales + y * VL) : second, second, after + i * 4, of));
         }
     }
   }
@@ -138,7 +91,7 @@ INLINE void direct_tile(const int f, const int rows, const char *x, const char *
         for (int line = quad * lines; line < (quad + 1) * lines; line++) __builtin_prefetch(group + line * 64 + QUANT_PREFETCH, 0, 2);
         vi four[DIRECT_ROWS][2];
 #pragma GCC unroll 2
-        for (int i = 0; i < rows; i++) four_numbers(way, x + (quad * rows + i) * 4 * number_bytes(f), four[i]);
+        for (int i = 0; i < rows; i++) four_numbers(way, x + (i * 8 + quad) * 4 * number_bytes(f), four[i]);
 #pragma GCC unroll 8
         for (int y = 0; y < PAIR_REGS; y++) {
           vi numbers[2];
@@ -171,7 +124,7 @@ __attribute__((noinline, unused)) static void finish_pair(const float *sums, int
   }
 }
 
-typedef void (*open_fn)(int64_t rows, const char *x, const char *open, int64_t groups, float *sums);
+typedef void (*open_fn)(int64_t rows, int64_t of, const char *x, const char *after, const char *open, int64_t groups, float *sums);
 typedef void (*direct_fn)(int64_t rows, const char *x, const char *pair, int64_t groups, float *sums);
 
 /// Rows [first, first + count), `first` a multiple of the tile's, times one pair of panels of whose rows `columns` are real. `slots` holds `total` rows.
@@ -189,11 +142,16 @@ INLINE void quant_rows(const int f, open_fn multiply, direct_fn multiply_direct,
         for (int line = 0; line < group_bytes(f); line += 64) __builtin_prefetch(ahead + line, 0, 2);
         lay_open(f, pair, g + i, room->open + i * open_bytes(f));
       }
-      for (int64_t t = 0; t < tiles; t++) {
-        const int64_t rows = tile_rows(total, begin + t);
-        const char *x = tile_slots(f, slots, begin + t, k) + g * slot_bytes(f, rows);
-        // Half a pair further on in the numbers is as many bytes as half a pair further on in the scales.
-        for (int y0 = 0; y0 < PAIR_REGS; y0 += TILE_REGS) multiply(rows, x, room->open + y0 * VL * 4, run, room->sums + t * BYTE_TILE * PAIR + y0 * VL);
+      for (int part = 0; part < OPEN_TILES; part++) {
+        for (int64_t t = 0; t < tiles; t++) {
+          const int64_t rows = tile_rows(total, begin + t);
+          const char *x = tile_slots(f, slots, begin + t, k) + g * slot_bytes(f, rows);
+          float *sums = room->sums + t * BYTE_TILE * PAIR + part * TILE_LANES;
+          const char *after = x + rows * number_row(f), *open = room->open + part * open_run(f);
+          const int64_t step = rows_at_once(f);
+          for (int64_t i = 0; i < rows; i += step)
+            multiply(min_of(rows - i, step), rows, x + i * number_row(f), after + i * 4, open, run, sums + i * PAIR);
+        }
       }
     }
   }
@@ -202,14 +160,15 @@ INLINE void quant_rows(const int f, open_fn multiply, direct_fn multiply_direct,
 
 /// The functions of a format: a loop for each number of rows.
 #define QUANT_FORMAT(name, f)                                                                                                                  \
-  __attribute__((noinline, unused)) static void name##_open(int64_t rows, const char *x, const char *open, int64_t groups, float *sums) {      \
+  __attribute__((noinline, unused)) static void name##_open(int64_t rows, int64_t of, const char *x, const char *after, const char *open,      \
+                                                            int64_t groups, float *sums) {                                                     \
     switch (rows) {                                                                                                                            \
-      case 1: open_tile(f, 1, x, open, groups, sums); break;                                                                                   \
-      case 2: open_tile(f, 2, x, open, groups, sums); break;                                                                                   \
-      case 3: open_tile(f, 3, x, open, groups, sums); break;                                                                                   \
-      case 4: open_tile(f, 4, x, open, groups, sums); break;                                                                                   \
-      case 5: open_tile(f, min_of(5, BYTE_TILE), x, open, groups, sums); break;                                                                \
-      default: open_tile(f, min_of(6, BYTE_TILE), x, open, groups, sums);                                                                      \
+      case 1: open_tile(f, 1, of, x, after, open, groups, sums); break;                                                                        \
+      case 2: open_tile(f, 2, of, x, after, open, groups, sums); break;                                                                        \
+      case 3: open_tile(f, min_of(3, rows_at_once(f)), of, x, after, open, groups, sums); break;                                               \
+      case 4: open_tile(f, min_of(4, rows_at_once(f)), of, x, after, open, groups, sums); break;                                               \
+      case 5: open_tile(f, min_of(5, rows_at_once(f)), of, x, after, open, groups, sums); break;                                               \
+      default: open_tile(f, rows_at_once(f), of, x, after, open, groups, sums);                                                                \
     }                                                                                                                                          \
   }                                                                                                                                            \
   __attribute__((noinline, unused)) static void name##_direct(int64_t rows, const char *x, const char *pair, int64_t groups, float *sums) {    \

@@ -83,8 +83,8 @@ function pointwise<K extends 'activation' | 'gated' | 'add' | 'mul' | 'scale' | 
   };
 }
 
-/** Activations as whole numbers: up to two bytes each, with a scale and two sums for every 32 (matmul/byte-rows.h). */
-const wholeNumberBytes = 2 + 12 / 32;
+/** Activations as whole numbers: up to two bytes each, with a scale and three sums for every 32 (matmul/byte-rows.h). */
+const wholeNumberBytes = 2 + 16 / 32;
 const expertsBytes = 8192;
 /** Spans of a context that threads share, rows of a block, and how many results of spans there is room for (attention/cpu.c). */
 const attention = { spanTokens: 512, rows: 24, spans: 2048 };
@@ -115,10 +115,13 @@ export const cpuKernels: { readonly [K in PlainOp]: CpuKernel<K> } = {
       ...(attrs.exact === undefined ? {} : { exact: 1 }),
     }),
     instance: ({ weight, exact }) => ({ macro: exact === 1 ? 'MATMUL_EXACT' : 'MATMUL', args: [weight!] }),
-    scratch: (step, plan, limits) =>
-      isBlockDType(plan.tensors[step.args.weight!]!.dtype)
-        ? size(step, plan, limits, 'x', 0) * size(step, plan, limits, 'x', 1) * wholeNumberBytes
-        : 0,
+    scratch: (step, plan, limits) => {
+      const { dtype } = plan.tensors[step.args.weight!]!;
+      const [rows, columns] = [size(step, plan, limits, 'x', 0), size(step, plan, limits, 'x', 1)];
+      if (isBlockDType(dtype)) return rows * columns * wholeNumberBytes;
+      // Twice in bfloat16, in whole tiles (matmul/amx.h).
+      return dtype === 'bfloat16' ? Math.ceil(rows / 16) * Math.ceil(columns / 32) * 2048 : 0;
+    },
   },
   rmsnorm: {
     file: 'norm/cpu.c',

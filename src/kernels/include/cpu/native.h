@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include "include/cpu/amx.h"
 #include "include/cpu/pool.h"
 
 enum { HUGE_PAGE = 2 << 20 };
@@ -31,6 +32,7 @@ static void *thread_main(void *argument) {
 
 /// Starts count - 1 threads (the caller of a step is the other one); `cpus[i]` is where thread i is pinned, -1 for nowhere.
 EXPORT pool *typert_pool_open(int32_t count, const int32_t *cpus) {
+  amx_ask();
   pool *p = aligned_alloc(64, (sizeof(pool) + 63) / 64 * 64);
   if (p == NULL) return NULL;
   memset(p, 0, sizeof *p);
