@@ -1,6 +1,6 @@
 // Llama-3-8B's and Qwen3-0.6B's shapes on a GPU through the public API, beside transformers in the same run: `npm run bench cuda [-- --out DIR --quick --no-peer]`.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,37 +18,9 @@ const cli = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const peer = fileURLToPath(new URL('./peers/hf_transformers.py', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'typert-bench-cuda-'));
 
-const common = { head_dim: 128, torch_dtype: 'bfloat16', hidden_act: 'silu' };
-const llama = {
-  ...common,
-  architectures: ['LlamaForCausalLM'],
-  model_type: 'llama',
-  vocab_size: 128256,
-  hidden_size: 4096,
-  intermediate_size: 14336,
-  num_hidden_layers: 32,
-  num_attention_heads: 32,
-  num_key_value_heads: 8,
-  rms_norm_eps: 1e-5,
-  rope_theta: 500000,
-  max_position_embeddings: 8192,
-  tie_word_embeddings: false,
-};
-const qwen = {
-  ...common,
-  architectures: ['Qwen3ForCausalLM'],
-  model_type: 'qwen3',
-  vocab_size: 151936,
-  hidden_size: 1024,
-  intermediate_size: 3072,
-  num_hidden_layers: 28,
-  num_attention_heads: 16,
-  num_key_value_heads: 8,
-  rms_norm_eps: 1e-6,
-  rope_theta: 1000000,
-  max_position_embeddings: 40960,
-  tie_word_embeddings: true,
-};
+const { 'llama-3-8b': llama, 'qwen3-0.6b': qwen } = JSON.parse(
+  readFileSync(new URL('./shapes.json', import.meta.url), 'utf8'),
+);
 
 // Output tokens a second. vLLM 0.25.0: measured on an H200 with the same dummy weights; TensorRT-LLM: its published H100 figures in 16 bits.
 const published = {
