@@ -5,7 +5,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LLM } from 'typert';
-import { completionOf, firstTextAt, Line, request, textOf } from './serve/client.mjs';
+import { completionOf, firstTextAt, Line, readSeldom, request, textOf } from './serve/client.mjs';
 
 const [seconds = 60, streams = 256] = process.argv.slice(2).map(Number);
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -54,10 +54,21 @@ async function inProcess(llm, milliseconds) {
   return (tokens / milliseconds) * 1000;
 }
 
-function startServer() {
+/** Tokens that the second server streams together. */
+const interval = 4;
+
+function startServer(more = []) {
   const args = [
     ...['serve', model, '--target', 'cpu', '--port', '0', '--log-level', 'silent'],
-    ...['--max-batch-size', String(streams), '--max-seq-len', '256', '--kv-cache-tokens', String(streams * 256)],
+    ...[
+      '--max-batch-size',
+      String(streams),
+      '--max-seq-len',
+      '256',
+      '--kv-cache-tokens',
+      String(streams * 256),
+      ...more,
+    ],
   ];
   const child = spawn(process.execPath, [join(root, 'dist/cli/main.js'), ...args], {
     env: { ...process.env, TYPERT_CACHE: cacheDir },
@@ -92,6 +103,7 @@ async function load({ port, url }, milliseconds, drain) {
   const samples = [];
   const stop = performance.now() + milliseconds;
   const lines = Array.from({ length: streams }, () => new Line(port));
+  const wakeAgain = readSeldom();
   const run = async (line, first) => {
     for (let at = first; performance.now() < stop; at += 7) {
       const prompt = at % prompts.length;
@@ -106,6 +118,7 @@ async function load({ port, url }, milliseconds, drain) {
   }, 5000);
   const end = drain ? undefined : setTimeout(() => lines.map((line) => line.close()), milliseconds);
   await Promise.all(lines.map(run));
+  wakeAgain();
   clearInterval(watch);
   clearTimeout(end);
   for (const line of lines) line.close();
@@ -127,7 +140,7 @@ const quantile = (values, q) =>
 const round = (value, digits = 1) => Number(value.toFixed(digits));
 
 const result = { machine: `${cpus().length} × ${cpus()[0].model}`, node: process.version, streams, seconds, maxTokens };
-let server;
+let [server, gathering] = [];
 try {
   const llm = await LLM.load(model, { ...limits, cacheDir });
   const solo = [];
@@ -135,17 +148,24 @@ try {
     solo.push((await llm.generate(prompt, { temperature: 0, maxTokens, ignoreEos: true })).outputs[0].text);
   // In process and through HTTP by short turns, both engines open all the time: whatever else the machine does falls on both.
   server = await startServer();
+  gathering = await startServer(['--stream-interval', String(interval)]);
   const pairs = [];
   for (let pair = 0; pair < turns; pair++) {
     const direct = await inProcess(llm, turn);
-    const begin = performance.now() + settle;
-    const { answers } = await load(server, settle + turn, false);
-    const http = rate(answers, solo, begin, begin + turn);
-    pairs.push({ direct: round(direct), http: round(http), overhead: round(1 - http / direct, 3) });
+    const throughHttp = async (which) => {
+      const begin = performance.now() + settle;
+      const { answers } = await load(which, settle + turn, false);
+      return rate(answers, solo, begin, begin + turn);
+    };
+    const http = await throughHttp(server);
+    const gathered = await throughHttp(gathering);
+    const [overhead, overheadGathered] = [http, gathered].map((value) => round(1 - value / direct, 3));
+    pairs.push({ direct: round(direct), http: round(http), overhead, gathered: round(gathered), overheadGathered });
     process.stderr.write(
-      `in process ${round(direct)} tok/s, HTTP ${round(http)} tok/s: ${round(100 * (1 - http / direct))} %\n`,
+      `in process ${round(direct)} tok/s, HTTP ${round(http)} (${round(100 * overhead)} % less), ${interval} tokens an event ${round(gathered)} (${round(100 * overheadGathered)} % less)\n`,
     );
   }
+  gathering.child.kill('SIGKILL');
   await llm[Symbol.asyncDispose]();
   await numbers(server.url);
   const begin = performance.now() + settle;
@@ -158,7 +178,7 @@ try {
   if (wrong > 0) process.exitCode = 1;
   const settled = samples.filter(({ at }) => at > seconds * 300);
   const first = answers.map((answer) => firstTextAt(answer) - answer.started);
-  const overheads = pairs.map(({ overhead }) => overhead);
+  const summary = (values) => ({ best: Math.min(...values), median: quantile(values, 0.5) });
   Object.assign(result, {
     answers: answers.length,
     wrong,
@@ -177,11 +197,13 @@ try {
     memoryMiB: settled.map(({ rss }) => Math.round(rss / 2 ** 20)),
     heapMiB: settled.map(({ heap }) => Math.round(heap / 2 ** 20)),
     pairs,
-    overhead: { best: Math.min(...overheads), median: quantile(overheads, 0.5) },
+    overhead: summary(pairs.map(({ overhead }) => overhead)),
+    streamInterval: interval,
+    overheadGathered: summary(pairs.map(({ overheadGathered }) => overheadGathered)),
   });
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   if (seconds >= 60) writeFileSync(join(root, 'bench/results/serve.json'), `${JSON.stringify(result, null, 2)}\n`);
 } finally {
-  server?.child.kill('SIGKILL');
+  for (const each of [server, gathering]) each?.child.kill('SIGKILL');
   rmSync(cacheDir, { recursive: true, force: true });
 }

@@ -95,7 +95,8 @@ export function runtimeOptions(command: Command): Command {
     .option('--gpu-memory <size>', "all that may be taken on the GPU: '20GB', or a share such as 0.5", memorySize)
     .option('--kv-cache-tokens <n>', 'tokens the KV cache holds over all requests (default: from free memory)', integer)
     .option('--kv-cache-free-gpu-mem-fraction <share>', 'share of the free memory that the KV cache may take', number)
-    .option('--disable-overlap-scheduler', 'each step waits for the one before it');
+    .option('--disable-overlap-scheduler', 'each step waits for the one before it')
+    .option('--stream-interval <n>', 'tokens of a request that are streamed together (default: 1)', integer);
 }
 
 export interface RuntimeFlags {
@@ -104,6 +105,7 @@ export interface RuntimeFlags {
   readonly kvCacheTokens?: number;
   readonly kvCacheFreeGpuMemFraction?: number;
   readonly disableOverlapScheduler?: boolean;
+  readonly streamInterval?: number;
 }
 
 /** Adds what decides where a model comes from. */
@@ -188,13 +190,13 @@ export function toLLMOptions(flags: BuildFlags & RuntimeFlags): LLMOptions {
   const { tokensPerBlock, kvCacheTokens, target, dtype, maxBatchSize, maxNumTokens, maxSeqLen, revision, token } =
     flags;
   const { tune, timingCache, cublaslt, loadFormat, kvCacheDtype } = flags;
-  const { device, gpuMemory, disableOverlapScheduler, kvCacheFreeGpuMemFraction } = flags;
+  const { device, gpuMemory, disableOverlapScheduler, streamInterval, kvCacheFreeGpuMemFraction } = flags;
   return {
     target,
     dtype,
     ...given({ maxBatchSize, maxNumTokens, maxSeqLen, tune, timingCache, cublaslt, revision, token }),
     ...quantFlags(flags),
-    ...given({ device, gpuMemory, disableOverlapScheduler, loadFormat }),
+    ...given({ device, gpuMemory, disableOverlapScheduler, streamInterval, loadFormat }),
     kvCacheConfig: {
       ...(tokensPerBlock === undefined ? {} : { tokensPerBlock }),
       ...(kvCacheTokens === undefined ? {} : { maxTokens: kvCacheTokens }),

@@ -98,6 +98,7 @@ export class LLM implements AsyncDisposable {
       },
       schedulerConfig: resolved.schedulerConfig,
       ...(resolved.speculativeConfig === undefined ? {} : { speculativeConfig: resolved.speculativeConfig }),
+      ...(resolved.streamInterval === undefined ? {} : { streamInterval: resolved.streamInterval }),
       ...(resolved.disableJumpAhead === undefined ? {} : { disableJumpAhead: resolved.disableJumpAhead }),
       ...(resolved.disableOverlapScheduler === undefined
         ? {}

@@ -103,6 +103,8 @@ export interface LLMOptions {
   readonly speculativeConfig?: NGramDecodingConfig;
   /** Each step waits for the one before it. Default false: on a device that allows it, a step is planned and started while the one before is computed. */
   readonly disableOverlapScheduler?: boolean;
+  /** Tokens of a request that are streamed together; the first comes at once. More than 1 takes work from the thread that reads many streams. Default 1. */
+  readonly streamInterval?: number;
   /** Each token of a guided request takes a step of its own. Default false: tokens that a grammar leaves no choice about are computed at once; the output stays the same. */
   readonly disableJumpAhead?: boolean;
   /** Changes the logits of requests with `applyBatchedLogitsProcessor`, all rows of a step at once. */
@@ -201,6 +203,7 @@ const schema = z.strictObject({
   seed: z.int('expected a whole number').min(0).optional(),
   speculativeConfig: speculativeSchema.optional(),
   disableOverlapScheduler: z.boolean().optional(),
+  streamInterval: count,
   disableJumpAhead: z.boolean().optional(),
   batchedLogitsProcessor: z
     .custom<BatchedLogitsProcessor>((value) => typeof value === 'function', 'expected a function')

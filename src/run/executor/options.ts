@@ -39,9 +39,11 @@ export function checkExecutorOptions({
   schedulerConfig = {},
   maxQueueSize,
   iterStatsMaxIterations,
+  streamInterval,
   speculativeConfig,
 }: ExecutorOptions): void {
   checkCount('maxQueueSize', maxQueueSize);
+  checkCount('streamInterval', streamInterval);
   checkCount('iterStatsMaxIterations', iterStatsMaxIterations);
   checkCount('schedulerConfig.contextChunkSize', schedulerConfig.contextChunkSize);
   checkSpeculation(speculativeConfig);

@@ -16,6 +16,8 @@ export interface ExecutorOptions extends EngineOptions {
   readonly session: SessionOptions;
   /** Requests open at once at most; default 100 000. */
   readonly maxQueueSize?: number;
+  /** Tokens of a request that go out together; its first goes at once. More than 1 takes work from whoever reads many streams. Default 1. */
+  readonly streamInterval?: number;
   /** The vocabulary that grammars are about; default: that of the tokenizer beside the engine. */
   readonly guidedDecodingConfig?: GuidedDecodingConfig;
   /** Changes the logits of requests with `applyBatchedLogitsProcessor`, all rows of a step at once, in the caller's thread. */

@@ -228,6 +228,31 @@ describe('PriorityQueue', () => {
 });
 
 describe('Outbox', () => {
+  it('gathers tokens by the interval; the first and the last go at once', () => {
+    const sent: WireUpdate[] = [];
+    const outbox = new Outbox((updates) => {
+      sent.push(...updates);
+      outbox.acknowledge();
+    }, 3);
+    const put = (requestId: number, token: number, finished = false) =>
+      outbox.put([
+        { response: { requestId, finished, outputs: [{ index: 0, tokenIds: [token], cumulativeLogprob: 0 }] } },
+      ]);
+    const told = (requestId: number) =>
+      sent.flatMap((update) =>
+        'response' in update && update.response.requestId === requestId ? [update.response.outputs[0]!.tokenIds] : [],
+      );
+    for (let token = 1; token <= 9; token++) put(1, token, token === 9);
+    put(2, 1, true);
+    put(3, 1);
+    put(3, 2);
+    outbox.put([{ requestId: 3, error: new Error('over') }]);
+    expect(told(1)).toEqual([[1], [2, 3, 4], [5, 6, 7], [8, 9]]);
+    expect(told(2)).toEqual([[1]]);
+    expect(told(3)).toEqual([[1]]);
+    expect(sent.at(-1)).toMatchObject({ requestId: 3, error: { message: 'over' } });
+  });
+
   it('merges what the reader is not ready for', () => {
     const sent: (readonly WireUpdate[])[] = [];
     const outbox = new Outbox((updates) => sent.push(updates));

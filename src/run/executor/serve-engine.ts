@@ -21,7 +21,10 @@ export async function serveEngine(
 ): Promise<void> {
   try {
     await using session = await openSession(options.session);
-    const outbox = new Outbox((updates, transfer) => port.post({ type: 'updates', updates }, transfer));
+    const outbox = new Outbox(
+      (updates, transfer) => port.post({ type: 'updates', updates }, transfer),
+      options.streamInterval,
+    );
     const kvCacheConfig = options.session.kvCacheConfig ?? {};
     const questions = new Calls<readonly ProcessedRow[]>();
     let numQuestions = 0;
