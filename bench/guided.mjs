@@ -88,7 +88,7 @@ async function overhead(model) {
     kvCacheConfig: { maxTokens: 4096 },
   };
   const llm = await LLM.load(model, options);
-  let iter = -1;
+  let iter = 0;
   const steps = async (params) => {
     await llm.generate(
       Array.from({ length: 8 }, (_, i) => `The people of the village are number ${i}:`),
