@@ -16,7 +16,7 @@ const [numRequests = 1000] = process.argv
 const text = z.string().max(24);
 const schemas = [
   z.strictObject({ name: text, age: z.int().min(0).max(120), friends: z.array(text).max(3) }),
-  z.strictObject({ animal: z.enum(['fox', 'duck', 'bear']), isHappy: z.boolean(), weight: z.number() }),
+  z.strictObject({ animal: z.enum(['fox', 'duck', 'bear']), isHappy: z.boolean(), weight: z.int().min(1).max(500) }),
   z.strictObject({
     title: text,
     chapters: z
