@@ -1,6 +1,6 @@
 // The CPU's kernels on every instruction set that runs or is emulated here; those that only compile here; and under sanitizers.
-// TYPERT_TEST_ISA=quick asks for what takes about three minutes of a core (CI does), TYPERT_TEST_ISA=all for all of it, the sanitizers too: about eight.
-// The machine's own set is in kernels.test.ts.
+// TYPERT_TEST_ISA=quick asks for what takes about three minutes of a core (CI does), TYPERT_TEST_ISA=all for all of it, the sanitizers too: about a quarter
+// of an hour. The machine's own set is in kernels.test.ts.
 import { spawnSync } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
 import { findCCompiler } from '../../src/targets/jit/cc-compiler.ts';
