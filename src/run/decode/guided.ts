@@ -1,9 +1,17 @@
 // Guided decoding: what a request's grammar allows next, as a mask over the vocabulary. xgrammar does the work.
 import { RequestError, show } from '../../base/errors.ts';
+import { jsonGrammar } from './json-grammar.ts';
 import { MaskCache, type MaskState } from './mask-cache.ts';
 import type { GuidedDecodingParams } from './sampling-params.ts';
 import { Speller } from './speller.ts';
-import { type CompiledGrammar, type GrammarCompiler, type GrammarMatcher, loadXGrammar } from './xgrammar.ts';
+import { Utf8Rules } from './utf8.ts';
+import {
+  type CompiledGrammar,
+  type Grammar,
+  type GrammarCompiler,
+  type GrammarMatcher,
+  loadXGrammar,
+} from './xgrammar.ts';
 
 /** The vocabulary as the model's tokenizer spells it: TensorRT-LLM's GuidedDecodingConfig in camelCase. */
 export interface GuidedDecodingConfig {
@@ -18,14 +26,14 @@ export interface GuidedDecodingConfig {
 /** White space between two parts of a JSON text at most: small models would never stop. */
 const maxWhitespace = 2;
 /**
- * Control characters that are not white space, as each kind of vocabulary spells them. JSON forbids them in texts, xgrammar 0.1.27 lets them pass where a schema bounds a text's
- * length: tokens with them spell nothing here, so no grammar ever allows them.
+ * Control characters that are not white space and bytes that UTF-8 never has, as each kind of vocabulary spells them. xgrammar 0.1.27 lets both pass: tokens with them spell nothing here, so
+ * no grammar ever allows them.
  */
-const controls = {
+const neverInText = {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   raw: /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/,
-  byte_fallback: /^<0x(?:0[0-8BCEF]|1[0-9A-F])>$/,
-  byte_level: /[\u0100-\u0108\u010b\u010c\u010e-\u011f]/,
+  byte_fallback: /^<0x(?:0[0-8BCEF]|1[0-9A-F]|C[01]|F[5-9A-F])>$/,
+  byte_level: /[\u0100-\u0108\u010b\u010c\u010e-\u011f\u00c0\u00c1\u00f5-\u00ff]/,
 } as const;
 /** Compiled grammars that are kept, and matchers of each that wait to be used again: a new one leaves memory behind in the library. */
 const maxGrammars = 256;
@@ -35,6 +43,7 @@ const maxMatchers = 64;
 interface Shared {
   readonly cache: MaskCache;
   readonly speller: Speller;
+  readonly utf8: Utf8Rules;
   /** Where the masks of the grammar's texts are kept, from their beginning. */
   readonly root: MaskState;
   readonly ends: ReadonlySet<number>;
@@ -51,6 +60,8 @@ export class Guide {
   /** For the next token, and for those after each of the proposed ones. */
   #allowed: (Int32Array | undefined)[] = [];
   #terminated = false;
+  /** Where in a character the text ends, see `Utf8Rules`. */
+  #opening = 0;
 
   constructor(matcher: GrammarMatcher, shared: Shared) {
     this.#matcher = matcher;
@@ -79,6 +90,7 @@ export class Guide {
         // What follows a token that may not come does not matter.
         if (!possible || this.#matcher.isTerminated()) break;
         mask = await this.#matcher.getNextTokenBitmask();
+        this.#shared.utf8.apply(mask, i === 0 ? this.#opening : this.#shared.utf8.after(drafts[i - 1]!));
         if (state !== undefined) this.#shared.cache.keep(state, mask);
       }
       this.#allowed.push(mask);
@@ -118,6 +130,7 @@ export class Guide {
     if (this.#terminated) return;
     this.#terminated = this.#shared.ends.has(token);
     this.#untold.push(token);
+    this.#opening = this.#shared.utf8.after(token);
     const state = this.#state;
     const next = state === undefined ? undefined : this.#shared.cache.after(state, token);
     // The spelling that was chosen is the one to propose to the next text.
@@ -155,7 +168,9 @@ export class GuideMaker {
   readonly #masks = new MaskCache();
   #compiler: GrammarCompiler | undefined;
   #matchers: typeof GrammarMatcher | undefined;
+  #grammarsOf: typeof Grammar | undefined;
   #speller: Speller | undefined;
+  #utf8: Utf8Rules | undefined;
   #said: string[] = [];
 
   /** `config` is asked for when the first grammar comes. */
@@ -179,8 +194,9 @@ export class GuideMaker {
       let shared = known.byEnds.get(stops);
       if (shared === undefined) {
         const speller = (this.#speller ??= new Speller(this.#config()));
+        const utf8 = (this.#utf8 ??= new Utf8Rules(this.#config()));
         const root = this.#masks.root();
-        shared = { cache: this.#masks, speller, root, ends: new Set(stopTokenIds), matchers: [] };
+        shared = { cache: this.#masks, speller, utf8, root, ends: new Set(stopTokenIds), matchers: [] };
         known.byEnds.set(stops, shared);
       }
       const matcher =
@@ -208,7 +224,7 @@ export class GuideMaker {
   async #compile({ json, jsonObject, regex, grammar, structuralTag }: GuidedDecodingParams): Promise<CompiledGrammar> {
     const compiler = await this.#open();
     if (json !== undefined)
-      return await compiler.compileJSONSchema(parsed(json, 'json'), true, undefined, undefined, true, maxWhitespace);
+      return await compiler.compileGrammar(await jsonGrammar(this.#grammarsOf!, parsed(json, 'json'), maxWhitespace));
     if (jsonObject) return await compiler.compileBuiltinJSONGrammar();
     if (grammar !== undefined) return await compiler.compileGrammar(grammar);
     const tag =
@@ -221,11 +237,12 @@ export class GuideMaker {
   async #open(): Promise<GrammarCompiler> {
     if (this.#compiler !== undefined) return this.#compiler;
     this.#said = [];
-    const { TokenizerInfo, GrammarCompiler, GrammarMatcher } = loadXGrammar((line) => this.#said.push(line));
+    const { Grammar, TokenizerInfo, GrammarCompiler, GrammarMatcher } = loadXGrammar((line) => this.#said.push(line));
     const { encodedVocab, vocabType, stopTokenIds } = this.#config();
-    const control = controls[vocabType];
-    const vocab = encodedVocab.map((token) => (control.test(token) ? '' : token));
+    const invalid = neverInText[vocabType];
+    const vocab = encodedVocab.map((token) => (invalid.test(token) ? '' : token));
     const info = await TokenizerInfo.createTokenizerInfo(vocab, vocabType, false, vocab.length, [...stopTokenIds]);
+    this.#grammarsOf = Grammar;
     this.#matchers = GrammarMatcher;
     this.#compiler = await GrammarCompiler.createGrammarCompiler(info);
     return this.#compiler;

@@ -9,6 +9,14 @@ const letters: readonly string[] = (() => {
   return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(printable(byte) ? byte : next++));
 })();
 
+const byteOf = new Map(letters.map((letter, byte) => [letter, byte]));
+
+/** The bytes that GPT-2's letters stand for; undefined when one of them is none. */
+export function bytesOfLetters(token: string): number[] | undefined {
+  const bytes = Array.from(token, (letter) => byteOf.get(letter));
+  return bytes.includes(undefined) ? undefined : (bytes as number[]);
+}
+
 export class Speller {
   readonly #ids = new Map<string, number>();
   readonly #kind: GuidedDecodingConfig['vocabType'];

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import Module, { createRequire } from 'node:module';
 import type * as XGrammar from '@mlc-ai/web-xgrammar';
 
-export type { CompiledGrammar, GrammarCompiler, GrammarMatcher } from '@mlc-ai/web-xgrammar';
+export type { CompiledGrammar, Grammar, GrammarCompiler, GrammarMatcher } from '@mlc-ai/web-xgrammar';
 
 /** The part of Node's Module that compiles a text; it is not in the type declarations. */
 interface CompilingModule {
