@@ -15,7 +15,10 @@ export type CompileAnswer = { readonly id: number } & (
 const [path] = process.argv.slice(2);
 if (process.send !== undefined && path !== undefined) {
   const nvrtc = Nvrtc.at(path);
+  const parent = process.ppid;
   process.on('message', ({ id, input }: CompileJob) => {
+    // What a parent that was killed still had in the pipe nobody wants.
+    if (process.ppid !== parent) process.exit();
     let answer: CompileAnswer;
     try {
       const { name, text, includes, flags } = input;
@@ -23,7 +26,9 @@ if (process.send !== undefined && path !== undefined) {
     } catch (error) {
       answer = { id, error: serializeError(error) };
     }
-    process.send!(answer);
+    process.send!(answer, (error: Error | null) => {
+      if (error !== null) process.exit();
+    });
   });
   // A terminal's interrupt goes to the whole group; the parent decides.
   process.on('SIGINT', () => {});
