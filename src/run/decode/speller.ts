@@ -1,21 +1,6 @@
 // Texts as tokens of a vocabulary, the longest token first. It is a guess at what a model would say: whoever uses it checks.
 import type { GuidedDecodingConfig } from './guided.ts';
-
-/** GPT-2's letters of the bytes: printable ones stand for themselves, the others for letters from U+0100 on, in order. */
-const letters: readonly string[] = (() => {
-  const printable = (byte: number): boolean =>
-    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
-  let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(printable(byte) ? byte : next++));
-})();
-
-const byteOf = new Map(letters.map((letter, byte) => [letter, byte]));
-
-/** The bytes that GPT-2's letters stand for; undefined when one of them is none. */
-export function bytesOfLetters(token: string): number[] | undefined {
-  const bytes = Array.from(token, (letter) => byteOf.get(letter));
-  return bytes.includes(undefined) ? undefined : (bytes as number[]);
-}
+import { letters } from './token-bytes.ts';
 
 export class Speller {
   readonly #ids = new Map<string, number>();

@@ -1,7 +1,7 @@
 // What UTF-8 forbids and xgrammar 0.1.27 lets pass: after some first bytes of a character only a part of the continuation bytes may come (Unicode 15, table 3-7), else the bytes would be a
 // surrogate, a longer spelling of a shorter character, or beyond Unicode. A vocabulary of whole characters has nothing to forbid; one of bytes can split a character over tokens.
 import type { GuidedDecodingConfig } from './guided.ts';
-import { bytesOfLetters } from './speller.ts';
+import { bytesOfLetters, fallbackByte } from './token-bytes.ts';
 
 /** First bytes, and the continuation bytes that may not follow them. */
 const openings = [
@@ -15,8 +15,8 @@ const openings = [
 function edges(token: string, kind: GuidedDecodingConfig['vocabType']): readonly [number, number] | undefined {
   if (token === '' || kind === 'raw') return undefined;
   if (kind === 'byte_fallback') {
-    const byte = Number.parseInt(/^<0x([0-9A-F]{2})>$/.exec(token)?.[1] ?? '', 16);
-    return Number.isNaN(byte) ? undefined : [byte, byte];
+    const byte = fallbackByte(token);
+    return byte === undefined ? undefined : [byte, byte];
   }
   const bytes = bytesOfLetters(token);
   return bytes === undefined ? undefined : [bytes[0]!, bytes.at(-1)!];

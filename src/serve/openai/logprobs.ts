@@ -1,20 +1,9 @@
 // Log-probabilities in OpenAI's two forms: a list of objects for chats, parallel lists for completions.
 import type { Logprob, TokenLogprobs } from '../../llm/outputs.ts';
+import { bytesOfLetters, fallbackByte } from '../../run/decode/token-bytes.ts';
 import type { ServedTokenizer } from '../model.ts';
 
 const encoder = new TextEncoder();
-/** The byte that each character of a byte-level vocabulary stands for (GPT-2's table). */
-const byteOf = new Map<string, number>();
-{
-  const printable = [...range(33, 126), ...range(161, 172), ...range(174, 255)];
-  for (const byte of printable) byteOf.set(String.fromCharCode(byte), byte);
-  let next = 256;
-  for (let byte = 0; byte < 256; byte++) if (!printable.includes(byte)) byteOf.set(String.fromCharCode(next++), byte);
-}
-
-function range(from: number, to: number): number[] {
-  return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-}
 
 /** The text of one token, with the space that SentencePiece writes as ▁. */
 export function tokenText(tokenizer: ServedTokenizer, id: number): string {
@@ -29,10 +18,8 @@ export function tokenBytes(tokenizer: ServedTokenizer, id: number): number[] {
   const text = tokenText(tokenizer, id);
   if (!text.includes('\ufffd')) return [...encoder.encode(text)];
   const spelled = tokenizer.idToToken(id) ?? '';
-  const fallback = /^<0x([0-9A-F]{2})>$/.exec(spelled);
-  if (fallback !== null) return [Number.parseInt(fallback[1]!, 16)];
-  const bytes = [...spelled].map((char) => byteOf.get(char));
-  return bytes.every((byte) => byte !== undefined) ? bytes : [...encoder.encode(text)];
+  const byte = fallbackByte(spelled);
+  return byte === undefined ? (bytesOfLetters(spelled) ?? [...encoder.encode(text)]) : [byte];
 }
 
 function likeliest(position: ReadonlyMap<number, Logprob>, count: number): [number, Logprob][] {
